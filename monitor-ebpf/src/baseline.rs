@@ -1,0 +1,41 @@
+//! What the benchmark compares the real programs with; never attached to anything.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    bindings::TC_ACT_UNSPEC,
+    btf_maps::PerCpuArray,
+    macros::{btf_map, classifier},
+    programs::TcContext,
+};
+
+#[btf_map]
+static SLOT: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+/// Does nothing: what the kernel's own run loop costs.
+#[classifier]
+fn empty(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// Two additions in one static slot, without looking at the packet.
+#[classifier]
+fn one_slot(ctx: TcContext) -> i32 {
+    if let Some(slot) = SLOT.get_ptr_mut(0) {
+        // SAFETY: the pointer is this CPU's own value and the program is not re-entered on one CPU.
+        unsafe {
+            (*slot)[0] += 1;
+            (*slot)[1] += u64::from(ctx.len());
+        }
+    }
+    TC_ACT_UNSPEC
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

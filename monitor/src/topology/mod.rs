@@ -1,0 +1,180 @@
+//! The wiring a file asks for ([`Topology`]), the wiring the kernel has ([`Observed`]), and the steps
+//! from one to the other ([`plan`]). Pure: nothing here reads or changes the kernel.
+
+pub mod names;
+pub mod plan;
+pub mod step;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use self::names::{Cookie, IfName, LinkId, MacAddr, NsName, Place};
+
+/// Everything one file asks for, valid by construction: names are unique and well-formed, every reference
+/// resolves, addresses do not collide. In the order of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// Bridges, all in the host's namespace.
+    pub bridges: Vec<Bridge>,
+    /// Namespaces to create and keep.
+    pub namespaces: Vec<Namespace>,
+    /// Every veth pair: those written as `[[veth]]`, and one for each `interface` of a namespace.
+    pub veths: Vec<Veth>,
+}
+
+/// A bridge in the host's namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// Name of the bridge device.
+    pub name: IfName,
+    /// The pools that interfaces without an address draw from: at most one per family.
+    pub subnets: Vec<IpNet>,
+    /// The bridge's own addresses with the prefix length of their subnet: one for each subnet.
+    pub gateways: Vec<IpNet>,
+    /// MTU in bytes; the kernel's default when absent.
+    pub mtu: Option<u32>,
+    /// MAC address; the kernel's choice when absent.
+    pub mac: Option<MacAddr>,
+}
+
+/// A network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name, as in `ip netns list`.
+    pub name: NsName,
+    /// Whether `lo` is up.
+    pub lo_up: bool,
+    /// Routes beside those the kernel makes for addresses.
+    pub routes: Vec<Route>,
+}
+
+/// A route in the main table of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// Destination; `0.0.0.0/0` or `::/0` for the default route.
+    pub to: IpNet,
+    /// Next hop.
+    pub via: Option<IpAddr>,
+    /// Outgoing interface; found by the kernel from `via` when absent.
+    pub dev: Option<IfName>,
+}
+
+/// A veth pair. When exactly one end is in the host's namespace it is `a`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Veth {
+    /// One end.
+    pub a: End,
+    /// The other end.
+    pub b: End,
+}
+
+/// One end of a veth pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Where it is and its name there.
+    pub link: LinkId,
+    /// Addresses with prefix length.
+    pub addresses: Vec<IpNet>,
+    /// Subnets to take the next free address from, beside `addresses`; those of the peer's bridge.
+    pub pools: Vec<IpNet>,
+    /// Bridge this end is a port of (host ends only).
+    pub bridge: Option<IfName>,
+    /// MAC address; the kernel's choice when absent.
+    pub mac: Option<MacAddr>,
+    /// MTU in bytes; the kernel's default when absent.
+    pub mtu: Option<u32>,
+}
+
+/// What the kernel has, as far as this agent looks: the host's links, and every namespace in the
+/// namespace directory that the file names or that this agent owns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Links of the host's namespace by name. Names the kernel accepts but [`IfName`] does not are left out.
+    pub host: BTreeMap<IfName, ObservedLink>,
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<NsName, ObservedNetns>,
+}
+
+/// A namespace as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedNetns {
+    /// Identity, never used twice within one boot.
+    pub cookie: Cookie,
+    /// Inode of the namespace; a hint only, inodes are used again.
+    pub inode: u64,
+    /// Whether this agent made it: its record in the run directory names this cookie.
+    pub owned: bool,
+    /// Links by name.
+    pub links: BTreeMap<IfName, ObservedLink>,
+    /// Routes of the main table, those the kernel made itself (`proto kernel`) left out.
+    pub routes: Vec<Route>,
+}
+
+/// A link as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedLink {
+    /// Interface index within its namespace.
+    pub ifindex: u32,
+    /// `veth`, `bridge`, `loopback`, or what the kernel calls it.
+    pub kind: String,
+    /// MAC address, where it has one of six bytes.
+    pub mac: Option<MacAddr>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// Operationally up: carrier, and not dormant (`IF_OPER_UP`, or `IF_OPER_UNKNOWN` on loopback).
+    pub running: bool,
+    /// Name of the bridge it is a port of.
+    pub bridge: Option<IfName>,
+    /// Whether its alias says that this agent made it.
+    pub owned: bool,
+    /// Interface index of the other end of a veth pair, in its own namespace.
+    pub peer_ifindex: Option<u32>,
+    /// Addresses with prefix length, IPv6 link-local ones left out.
+    pub addresses: Vec<IpNet>,
+    /// The kernel's counters (`IFLA_STATS64`), from this device's point of view.
+    pub stats: LinkStats,
+    /// Whether both hooks of this link are counted by a program of ours. Set by who knows: the agent.
+    pub attached: bool,
+}
+
+/// The kernel's own counters of a link, from the device's point of view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Received by the device.
+    pub rx: FlowStats,
+    /// Sent by the device.
+    pub tx: FlowStats,
+}
+
+/// One direction of [`LinkStats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowStats {
+    /// Packets (one per skb).
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Errors.
+    pub errors: u64,
+    /// Packets dropped.
+    pub dropped: u64,
+}
+
+impl Topology {
+    /// All ends of all veth pairs, in order.
+    pub fn ends(&self) -> impl Iterator<Item = &End> {
+        self.veths.iter().flat_map(|veth| [&veth.a, &veth.b])
+    }
+}
+
+impl Observed {
+    /// The link with this identity, if the kernel has it.
+    pub fn link(&self, id: &LinkId) -> Option<&ObservedLink> {
+        match &id.place {
+            Place::Host => self.host.get(&id.name),
+            Place::Netns(name) => self.namespaces.get(name)?.links.get(&id.name),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Names and identities, parsed once and never checked again.
+
+use std::{fmt, str::FromStr};
+
+/// Why a name or address was refused; the text says what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NameError(pub String);
+
+/// Name of a network device: 1 to 15 bytes of `[A-Za-z0-9_.-]`, not `.` or `..`.
+///
+/// Narrower than the kernel's `dev_valid_name`, which takes any byte but `/`, `:` and white space.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IfName(String);
+
+/// Name of a network namespace: 1 to 64 bytes of `[A-Za-z0-9_.-]`, the first a letter or a digit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NsName(String);
+
+/// Identity of a network namespace (`SO_NETNS_COOKIE`): never used twice within one boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cookie(pub u64);
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddr(pub [u8; 6]);
+
+/// Where a link is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// In the host's namespace: the one the agent runs in.
+    Host,
+    /// In a named namespace.
+    Netns(NsName),
+}
+
+/// A link by place and name; prints as `blue/eth0`, or `veth0` in the host's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId {
+    /// Where it is.
+    pub place: Place,
+    /// Its name there.
+    pub name: IfName,
+}
+
+impl IfName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl NsName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl LinkId {
+    /// A link of the host's namespace.
+    pub fn host(name: IfName) -> Self {
+        Self { place: Place::Host, name }
+    }
+
+    /// A link of a named namespace.
+    pub fn inside(netns: NsName, name: IfName) -> Self {
+        Self { place: Place::Netns(netns), name }
+    }
+}
+
+impl FromStr for IfName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check(text, 15)
+            .map_err(|why| NameError(format!("`{}` is no interface name: {why}", text.escape_debug())))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl FromStr for NsName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check(text, 64)
+            .and_then(|()| match text.as_bytes()[0].is_ascii_alphanumeric() {
+                true => Ok(()),
+                false => Err("it starts with neither a letter nor a digit".to_owned()),
+            })
+            .map_err(|why| NameError(format!("`{}` is no namespace name: {why}", text.escape_debug())))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+fn check(text: &str, longest: usize) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if text.len() > longest {
+        return Err(format!("it has {} bytes, at most {longest} are allowed", text.len()));
+    }
+    if text == "." || text == ".." {
+        return Err("it names a directory".to_owned());
+    }
+    match text.chars().find(|&c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))) {
+        Some(c) => Err(format!("`{}` is not one of A-Z a-z 0-9 _ . -", c.escape_debug())),
+        None => Ok(()),
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = NameError;
+
+    /// Six hexadecimal bytes joined by colons. Multicast addresses and all zeroes are refused, as by the kernel.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let wrong = |why: &str| NameError(format!("`{}` is no MAC address: {why}", text.escape_debug()));
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part =
+                parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()));
+            let part = part.ok_or_else(|| wrong("it is not six bytes like 02:00:00:00:00:01"))?;
+            *byte = u8::from_str_radix(part, 16).map_err(|error| wrong(&error.to_string()))?;
+        }
+        if parts.next().is_some() {
+            return Err(wrong("it is not six bytes like 02:00:00:00:00:01"));
+        }
+        if bytes[0] & 1 == 1 {
+            return Err(wrong("it is a multicast address (the first byte is odd)"));
+        }
+        if bytes == [0; 6] {
+            return Err(wrong("it is all zeroes"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Display for NsName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Display for Cookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Host => self.name.fmt(f),
+            Place::Netns(netns) => write!(f, "{netns}/{}", self.name),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Test hosts, senders and oracles for everything that is tested with privileges.
+
+pub mod host;
