@@ -1,3 +1,14 @@
 //! Test hosts, senders and oracles for everything that is tested with privileges.
 
+pub mod agent;
+pub mod exposition;
+pub mod frames;
 pub mod host;
+pub mod http;
+pub mod ledger;
+pub mod oracle;
+pub mod poll;
+pub mod prometheus;
+pub mod raw_socket;
+pub mod scene;
+pub mod traffic;
