@@ -167,6 +167,35 @@ impl Topology {
     pub fn ends(&self) -> impl Iterator<Item = &End> {
         self.veths.iter().flat_map(|veth| [&veth.a, &veth.b])
     }
+
+    /// The links that programs are attached to: each interface of a namespace is counted at exactly one.
+    pub fn counted(&self) -> impl Iterator<Item = &LinkId> {
+        self.veths.iter().flat_map(Veth::counted)
+    }
+
+    /// The interface whose packets are counted at a link: its peer where the link is the host's end of a pair, else
+    /// the link itself. Absent for links that are not counted.
+    pub fn counted_as(&self, link: &LinkId) -> Option<&LinkId> {
+        let veth = self.veths.iter().find(|veth| veth.counted().any(|counted| counted == link))?;
+        Some(match link.place {
+            Place::Host => &veth.b.link,
+            Place::Netns(_) => link,
+        })
+    }
+}
+
+impl Veth {
+    /// The ends that programs are attached to: the host's end, or both where none is the host's. A pair within the
+    /// host is not counted.
+    pub fn counted(&self) -> impl Iterator<Item = &LinkId> {
+        let ends = match (&self.a.link.place, &self.b.link.place) {
+            (Place::Host, Place::Host) => [None, None],
+            (Place::Host, Place::Netns(_)) => [Some(&self.a.link), None],
+            (Place::Netns(_), Place::Host) => [Some(&self.b.link), None],
+            (Place::Netns(_), Place::Netns(_)) => [Some(&self.a.link), Some(&self.b.link)],
+        };
+        ends.into_iter().flatten()
+    }
 }
 
 impl Observed {
