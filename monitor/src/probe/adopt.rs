@@ -3,8 +3,6 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use aya::maps::Map;
-
 use crate::sample::AttachMode;
 
 use super::{

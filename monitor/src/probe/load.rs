@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{ArrayOfMaps, Map, MapData},
+    maps::{Map, MapError},
     programs::SchedClassifier,
 };
 use aya_log::EbpfLogger;
@@ -16,9 +16,6 @@ use super::{
     pins::Pins,
     table::Chunk,
 };
-
-/// The array of chunks.
-pub(super) type Outer = ArrayOfMaps<MapData, Chunk>;
 
 /// Reads the program's log records; wait on its file descriptor, then call `flush`.
 pub type Logger = EbpfLogger<&'static dyn Log>;
@@ -54,7 +51,7 @@ impl Pair {
         program.try_into().map_err(|error| ProbeError::new("find the program", name, &error))
     }
 
-    fn map<T: TryFrom<Map, Error = aya::maps::MapError>>(&mut self, name: &str) -> Result<T, ProbeError> {
+    fn map<T: TryFrom<Map, Error = MapError>>(&mut self, name: &str) -> Result<T, ProbeError> {
         let map = self.ebpf.take_map(name);
         let map = map.ok_or_else(|| ProbeError::failed("find the map", name, "not in the object"))?;
         T::try_from(map).map_err(|error| ProbeError::new("find the map", name, &error))
@@ -83,12 +80,14 @@ impl Loader {
     pub(super) fn shared(
         &mut self,
         pins: Option<&Pins>,
-    ) -> Result<(Pair, Outer, Option<Logger>), ProbeError> {
+    ) -> Result<(Pair, Map, Option<Logger>), ProbeError> {
         if let Some(pins) = pins {
             self.loader.map_pin_path(CHUNKS_MAP, pins.map(CHUNKS_MAP));
         }
         let mut pair = Pair::load(&mut self.loader, "shared", object::SHARED)?;
-        let outer = pair.map(CHUNKS_MAP)?;
+        let outer = pair.ebpf.take_map(CHUNKS_MAP);
+        let outer =
+            outer.ok_or_else(|| ProbeError::failed("find the map", CHUNKS_MAP, "not in the object"))?;
         let logger = match EbpfLogger::init(&mut pair.ebpf) {
             Ok(logger) => Some(logger),
             Err(error) => {

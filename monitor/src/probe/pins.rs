@@ -23,7 +23,7 @@ pub(super) struct Pins {
 }
 
 /// What a map must be to be used. aya takes any pinned map of a name, and a larger value than expected overruns memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Shape {
     pub(super) kind: MapType,
     pub(super) key: u32,

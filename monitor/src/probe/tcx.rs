@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use aya::programs::{
-    FdLink, LinkError, LinkOrder, MultiProgLink as _, SchedClassifier, TcAttachType,
-    links::PinnedLink,
+    LinkOrder, MultiProgLink as _, SchedClassifier, TcAttachType,
+    links::{FdLink, LinkError, PinnedLink},
     tc::{SchedClassifierLink, TcAttachOptions},
 };
 use nix::net::if_::if_indextoname;
