@@ -1,0 +1,120 @@
+//! What can go wrong with probes: the call, the object, the reason, and what to try.
+
+use std::{error::Error, io, path::PathBuf};
+
+use aya::sys::NetlinkError;
+
+/// Why probes could not be opened, attached, read or removed. The variants are what a caller decides by.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The directory for pins is not on a bpffs.
+    #[error(
+        "{} is not on a BPF file system; mount one (`mount -t bpf bpf {}`) or counts start anew with the agent",
+        path.display(), mount.display()
+    )]
+    NotBpffs {
+        /// Directory for pins.
+        path: PathBuf,
+        /// The nearest directory that exists.
+        mount: PathBuf,
+    },
+    /// The kernel refused for want of privilege.
+    #[error(
+        "{call} on {object}: {why}; run as root, or with CAP_BPF and CAP_NET_ADMIN (and see whether a lockdown or seccomp policy forbids bpf())"
+    )]
+    Privilege {
+        /// What was asked of the kernel.
+        call: &'static str,
+        /// Of which object.
+        object: String,
+        /// The kernel's answer.
+        why: String,
+    },
+    /// The kernel lacks the feature.
+    #[error("{call} on {object}: {why}; this kernel lacks it (see `netns-monitor doctor`)")]
+    Unsupported {
+        /// What was asked of the kernel.
+        call: &'static str,
+        /// Of which object.
+        object: String,
+        /// The kernel's answer.
+        why: String,
+    },
+    /// The interface or its namespace is gone.
+    #[error("{call} on {object}: {why}; it is gone, the next pass looks again")]
+    Gone {
+        /// What was asked of the kernel.
+        call: &'static str,
+        /// Of which object.
+        object: String,
+        /// The kernel's answer.
+        why: String,
+    },
+    /// A pinned object is not what it should be.
+    #[error("{}: {why}", path.display())]
+    Layout {
+        /// The pin.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Anything else.
+    #[error("{call} on {object}: {why}")]
+    Failed {
+        /// What was asked of the kernel.
+        call: &'static str,
+        /// Of which object.
+        object: String,
+        /// The kernel's answer.
+        why: String,
+    },
+}
+
+impl ProbeError {
+    /// Sorts an error by its errno, and says what was done to what.
+    pub(super) fn new(call: &'static str, object: impl ToString, error: &(dyn Error + 'static)) -> Self {
+        let (object, why) = (object.to_string(), chain(error));
+        match errno(error) {
+            Some(libc::EPERM | libc::EACCES) => Self::Privilege { call, object, why },
+            Some(libc::ENOSYS | libc::EOPNOTSUPP) => Self::Unsupported { call, object, why },
+            Some(libc::ENODEV | libc::ENXIO) => Self::Gone { call, object, why },
+            _ => Self::Failed { call, object, why },
+        }
+    }
+
+    /// An error of our own finding.
+    pub(super) fn failed(call: &'static str, object: impl ToString, why: impl ToString) -> Self {
+        Self::Failed { call, object: object.to_string(), why: why.to_string() }
+    }
+}
+
+/// The errno somewhere below an error.
+pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let found = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+            .or_else(|| error.downcast_ref::<NetlinkError>().and_then(NetlinkError::raw_os_error))
+            .or_else(|| error.downcast_ref::<nix::Error>().map(|errno| *errno as i32));
+        if found.is_some() {
+            return found;
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// An error with its causes, each said once.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        next = error.source();
+    }
+    text
+}
