@@ -1,1 +1,250 @@
-//! (being built)
+//! The kernel's wiring: looking at it, and performing steps. Blocking; nothing stays open in between.
+
+mod link;
+mod observe;
+mod session;
+pub mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+
+pub use self::session::NetlinkError;
+use self::session::{Session, session};
+use crate::{
+    netns::{self, NetnsError, Records},
+    topology::{
+        Observed, ObservedNetns, Route,
+        names::{IfName, LinkId, NsName, Place},
+        step::{NewEnd, Step},
+    },
+};
+
+/// How long the kernel may take to let go of the name of a veth whose namespace was just deleted.
+const NAME_FREE: Duration = Duration::from_secs(1);
+
+/// The kernel's wiring, as one run directory sees it.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    netns_dir: PathBuf,
+    records: Records,
+    /// What the alias of every link of ours starts with.
+    tag: String,
+}
+
+impl Kernel {
+    /// Opens nothing.
+    pub fn new(netns_dir: &Path, run_dir: &Path) -> Self {
+        let tag = format!("netns-monitor:{}:", run_dir.display());
+        Self { netns_dir: netns_dir.to_owned(), records: Records::new(run_dir), tag }
+    }
+
+    /// Links of the host, and every namespace that is `wanted` or on record, as far as it exists.
+    ///
+    /// # Errors
+    /// What the kernel refused. A namespace that went meanwhile is left out.
+    pub fn observe(&self, wanted: &BTreeSet<NsName>) -> anyhow::Result<Observed> {
+        let host = self.at(&Place::Host, async |session| session.links(&self.tag).await)?;
+        let mut names = wanted.clone();
+        names.extend(self.records.names()?);
+        let mut namespaces = BTreeMap::new();
+        for name in names {
+            if let Some(netns) = self.observe_netns(&name)? {
+                namespaces.insert(name, netns);
+            }
+        }
+        Ok(Observed { host, namespaces })
+    }
+
+    fn observe_netns(&self, name: &NsName) -> anyhow::Result<Option<ObservedNetns>> {
+        let looked = netns::inside(&self.netns_dir, name, || {
+            let identity = netns::own_identity()?;
+            let (links, routes) = session(async |session| {
+                let links = session.links(&self.tag).await?;
+                let routes = session.routes(&links).await?;
+                Ok::<_, NetlinkError>((links, routes))
+            })
+            .with_context(|| format!("cannot look into namespace {name}"))?;
+            let owned = self.records.owns(name, identity.cookie);
+            let netns::Identity { cookie, inode } = identity;
+            anyhow::Ok(ObservedNetns { cookie, inode, owned, links, routes })
+        });
+        match looked {
+            Ok(netns) => netns.map(Some),
+            // What is no namespace shows when somebody wants to make one there.
+            Err(NetnsError::Missing { .. } | NetnsError::Junk { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Performs one step; attaching is not among those performed here.
+    ///
+    /// # Errors
+    /// What the kernel refused, with a hint where one is known.
+    pub fn perform(&self, step: &Step) -> anyhow::Result<()> {
+        match step {
+            Step::CreateNetns { name } => Ok(netns::create(&self.netns_dir, &self.records, name)?),
+            Step::DeleteNetns { name } => Ok(netns::remove(&self.netns_dir, &self.records, name)?),
+            Step::CreateBridge { name, mtu, mac } => {
+                let alias = format!("{}{name}", self.tag);
+                self.at(&Place::Host, async |session| session.add_bridge(name, *mtu, *mac, &alias).await)
+            }
+            Step::CreateVeth { a, b } => self.create_veth(a, b),
+            Step::DeleteLink { link } => self.delete_link(link),
+            Step::SetBridge { link, from: _, to } => self.set_bridge(link, to.as_ref()),
+            Step::SetMtu { link, from: _, to } => {
+                self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.mtu(*to)).await)
+            }
+            Step::SetMac { link, from: _, to } => {
+                self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.address(to.0.to_vec())).await)
+            }
+            Step::AddAddress { link, address } => {
+                let done = self.on(link, async |session, ifindex| match session.add_address(ifindex, *address).await {
+                    Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
+                    done => done,
+                });
+                let hint = if address.addr().is_ipv6() { " (is IPv6 disabled in the kernel or by sysctl?)" } else { "" };
+                done.with_context(|| format!("cannot add {address} to {link}{hint}"))
+            }
+            Step::DeleteAddress { link, address } => {
+                self.on(link, async |session, ifindex| match session.delete_address(ifindex, *address).await {
+                    Err(error) if error.errno() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+                    done => done,
+                })
+            }
+            Step::SetUp { link } => {
+                self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.up()).await)
+            }
+            Step::SetDown { link } => {
+                self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.down()).await)
+            }
+            Step::AddRoute { place, route } => self.add_route(place, route),
+            Step::DeleteRoute { place, route } => self.delete_route(place, route),
+            Step::Attach { link } => bail!("attaching to {link} is not done here"),
+        }
+    }
+
+    /// Runs `work` with a session in a place.
+    fn at<T: Send, E>(&self, place: &Place, work: impl AsyncFnOnce(&mut Session) -> Result<T, E> + Send) -> anyhow::Result<T>
+    where
+        E: From<NetlinkError> + Into<anyhow::Error> + Send,
+    {
+        match place {
+            Place::Host => session(work).map_err(Into::into),
+            Place::Netns(name) => netns::inside(&self.netns_dir, name, || session(work))?.map_err(Into::into),
+        }
+    }
+
+    /// Runs `work` with a session where the link is, and its index.
+    fn on(
+        &self,
+        link: &LinkId,
+        work: impl AsyncFnOnce(&mut Session, u32) -> Result<(), NetlinkError> + Send,
+    ) -> anyhow::Result<()> {
+        self.at(&link.place, async |session| {
+            let found = session.find(&link.name).await?.with_context(|| format!("there is no link {link}"))?;
+            anyhow::Ok(work(session, found.ifindex).await?)
+        })
+    }
+
+    fn create_veth(&self, a: &NewEnd, b: &NewEnd) -> anyhow::Result<()> {
+        let whose = match (&a.link.place, &b.link.place) {
+            // The host's end says whom it serves; elsewhere an end says what it is.
+            (Place::Host, Place::Netns(_)) => &b.link,
+            _ => &a.link,
+        };
+        let alias = format!("{}{whose}", self.tag);
+        let peer = match &b.link.place {
+            place if *place == a.link.place => None,
+            Place::Netns(name) => Some(netns::file(&self.netns_dir, name)?),
+            Place::Host => bail!("the end in the host's namespace comes first"),
+        };
+        let deadline = Instant::now() + NAME_FREE;
+        loop {
+            let made = self.at(&a.link.place, async |session| {
+                session.add_veth(a, &alias, b, peer.as_ref().map(AsRawFd::as_raw_fd)).await
+            });
+            match made {
+                // The name of a link whose namespace is being torn down is taken, though no dump shows it any more.
+                Err(error) if is(&error, libc::EEXIST) && Instant::now() < deadline && !self.exists(a, b)? => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        // The alias in a peer's message is not taken by the kernel: the end inside is tagged in a request of its own.
+        let alias = format!("{}{}", self.tag, b.link);
+        let tagged = self.on(&b.link, async |session, ifindex| session.set_link(ifindex, |link| link.alias(alias)).await);
+        if tagged.is_err() {
+            self.delete_link(&a.link)?;
+        }
+        tagged
+    }
+
+    fn exists(&self, a: &NewEnd, b: &NewEnd) -> anyhow::Result<bool> {
+        for end in [a, b] {
+            let name = &end.link.name;
+            if self.at(&end.link.place, async |session| session.find(name).await)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Deletes a link of ours by its index, looked up and checked just before; one that is gone is deleted.
+    fn delete_link(&self, link: &LinkId) -> anyhow::Result<()> {
+        let gone = |error: &anyhow::Error| {
+            matches!(error.downcast_ref(), Some(NetnsError::Missing { .. })) || is(error, libc::ENODEV)
+        };
+        let deleted = self.at(&link.place, async |session| match session.find(&link.name).await? {
+            None => Ok(()),
+            Some(found) if !found.alias.as_ref().is_some_and(|alias| alias.starts_with(&self.tag)) => {
+                bail!("{link} is not ours (its alias does not say so), it stays")
+            }
+            Some(found) => Ok(session.delete_link(found.ifindex).await?),
+        });
+        deleted.or_else(|error| if gone(&error) { Ok(()) } else { Err(error) })
+    }
+
+    fn set_bridge(&self, link: &LinkId, bridge: Option<&IfName>) -> anyhow::Result<()> {
+        self.at(&link.place, async |session| {
+            let found = session.find(&link.name).await?.with_context(|| format!("there is no link {link}"))?;
+            let bridge = match bridge {
+                Some(name) => session.find(name).await?.with_context(|| format!("there is no bridge {name}"))?.ifindex,
+                None => 0,
+            };
+            anyhow::Ok(session.set_link(found.ifindex, |link| link.controller(bridge)).await?)
+        })
+    }
+
+    fn add_route(&self, place: &Place, route: &Route) -> anyhow::Result<()> {
+        self.at(place, async |session| {
+            let oif = output(session, route).await?;
+            anyhow::Ok(session.add_route(route, oif).await?)
+        })
+    }
+
+    fn delete_route(&self, place: &Place, route: &Route) -> anyhow::Result<()> {
+        let deleted = self.at(place, async |session| {
+            let oif = output(session, route).await?;
+            anyhow::Ok(session.delete_route(route, oif).await?)
+        });
+        deleted.or_else(|error| if is(&error, libc::ESRCH) { Ok(()) } else { Err(error) })
+    }
+}
+
+async fn output(session: &mut Session, route: &Route) -> anyhow::Result<Option<u32>> {
+    let Some(dev) = &route.dev else { return Ok(None) };
+    Ok(Some(session.find(dev).await?.with_context(|| format!("there is no link {dev}"))?.ifindex))
+}
+
+fn is(error: &anyhow::Error, errno: i32) -> bool {
+    error.downcast_ref::<NetlinkError>().is_some_and(|error| error.errno() == Some(errno))
+}

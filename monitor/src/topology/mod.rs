@@ -176,11 +176,10 @@ impl Topology {
     /// The interface whose packets are counted at a link: its peer where the link is the host's end of a pair, else
     /// the link itself. Absent for links that are not counted.
     pub fn counted_as(&self, link: &LinkId) -> Option<&LinkId> {
-        let veth = self.veths.iter().find(|veth| veth.counted().any(|counted| counted == link))?;
-        Some(match link.place {
-            Place::Host => &veth.b.link,
-            Place::Netns(_) => link,
-        })
+        let mut pairs = self.veths.iter().map(|veth| (&veth.a.link, &veth.b.link, veth));
+        let (a, b, _) = pairs.find(|(_, _, veth)| veth.counted().any(|counted| counted == link))?;
+        let (this, other) = if a == link { (a, b) } else { (b, a) };
+        Some(if this.place == Place::Host { other } else { this })
     }
 }
 
