@@ -25,7 +25,10 @@ pub(crate) fn verb(place: &Place, args: &[String]) -> Result<ExitCode> {
         return Ok(misused(&format!("no benchmark {name:?}; `cargo xtask bench` lists them")));
     }
     if !is_root() {
-        return Ok(unprivileged("loading eBPF programs needs root: run `cargo xtask bench` as root"));
+        return Ok(unprivileged(&format!(
+            "loading eBPF programs needs root, run: sudo -E env \"PATH=$PATH\" cargo xtask bench {}",
+            args.join(" ")
+        )));
     }
     setup::complete(place, setup::Scope::Build, false)?;
     let mut bench =

@@ -61,6 +61,13 @@ struct Tally {
 
 impl Suite<'_> {
     fn run(&mut self, fast: bool) -> Result<()> {
+        // Said before minutes of work, not after.
+        if !fast && !is_root() {
+            bail!(
+                "the tests need root, run: sudo -E env \"PATH=$PATH\" cargo xtask test\n\
+                 (those that need none: cargo xtask test --fast)"
+            );
+        }
         self.step("set-up", |suite| setup::complete(suite.place, setup::Scope::Everything, false))?;
         // A filter is for someone at work on one test.
         if self.filter.is_none() {

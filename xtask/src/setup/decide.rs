@@ -141,6 +141,23 @@ fn rust_src(found: &Found, refused: &[Action]) -> Option<(String, u32)> {
     (!asked && LINKER_LLVMS.contains(&nightly.llvm)).then(|| (nightly.name.clone(), nightly.llvm))
 }
 
+/// Why those packages are needed.
+fn reasons(packages: &[String]) -> String {
+    let mut reasons = Vec::new();
+    for package in packages {
+        let reason = match package.as_str() {
+            name if COMPILER_PACKAGES.contains(&name) => "they compile the eBPF programs",
+            "gcc" => "it links every Rust program",
+            "iproute2" => "the tests compare with `ip` and `tc`",
+            _ => "bpf-linker is built with them",
+        };
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+    reasons.join("; ")
+}
+
 fn llvm_package(major: u32) -> String {
     format!("llvm-{major}-dev")
 }
@@ -167,17 +184,16 @@ impl Action {
     }
 
     /// Why it is needed.
-    pub(super) fn why(&self) -> &'static str {
+    pub(super) fn why(&self) -> String {
         match self {
             Self::AddRustSrc { .. } => "the nightly compiles the eBPF programs' core library from it",
-            Self::Install { .. } => {
-                "the eBPF compiler, what its linker is built from, and the commands of tests"
-            }
+            Self::Install { packages } => return reasons(packages),
             Self::BuildLinker { .. } => "links the eBPF programs; must be of the LLVM of the compiler",
             Self::Record { .. } => "tells the agent's build which compiler to use",
             Self::AddComponents { .. } => "`cargo xtask test` checks formatting and lints",
             Self::UnpackPrometheus => "the tests scrape with a real one; unpacked only, no service starts",
         }
+        .to_owned()
     }
 
     /// The commands that do the same by hand.
@@ -336,6 +352,15 @@ mod tests {
         );
         let headers = Found { linker: None, headers: BTreeSet::new(), ..complete() };
         assert_eq!(decide(&headers, Scope::Build, &[])[0], install(&["zlib1g-dev", "libzstd-dev"]));
+    }
+
+    #[test]
+    fn each_kind_of_package_has_its_reason_once() {
+        assert_eq!(
+            decide(&bare(), Scope::Build, &[])[0].why(),
+            "they compile the eBPF programs; bpf-linker is built with them; the tests compare with `ip` and `tc`"
+        );
+        assert_eq!(install(&["gcc"]).why(), "it links every Rust program");
     }
 
     #[test]

@@ -179,17 +179,19 @@ struct Packages {
 }
 
 impl Packages {
-    fn update(&mut self) -> Result<()> {
+    fn update(&mut self) {
         // Without root the lists are as they are; `download` works with them.
         if !self.updated && is_root() {
-            quietly(&mut apt_get(&["update"]))?;
             self.updated = true;
+            // One source of many may be out of order, and not be needed: what follows finds out.
+            if let Err(why) = quietly(&mut apt_get(&["update"])) {
+                println!("{why:#}");
+            }
         }
-        Ok(())
     }
 
     fn install(&mut self, names: &[String]) -> Result<()> {
-        self.update()?;
+        self.update();
         let options = ["install", "--yes", "--no-install-recommends", "--option", "DPkg::Lock::Timeout=120"];
         quietly(apt_get(&options).args(names))
     }
@@ -222,7 +224,7 @@ fn unpack_prometheus(place: &Place, packages: &mut Packages) -> Result<()> {
         }
     }
     fs::create_dir_all(&part).with_context(|| part.display().to_string())?;
-    packages.update()?;
+    packages.update();
     quietly(apt_get(&["download", "prometheus"]).current_dir(&part))?;
     let archive = fs::read_dir(&part)?
         .flatten()
