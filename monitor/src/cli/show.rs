@@ -12,7 +12,7 @@ use super::{
 use crate::{
     agent::{Failure, engine::Engine},
     sample::{Counts, NetnsSample},
-    topology::{ObservedNetns, Route},
+    topology::ObservedNetns,
 };
 
 /// Options of `show`.
@@ -41,7 +41,7 @@ pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<
 
 fn as_json(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> serde_json::Value {
     let mut object = to_json(sample);
-    object["routes"] = json!(observed.map(|observed| observed.routes.iter().map(route).collect::<Vec<_>>()));
+    object["routes"] = json!(observed.map(|observed| observed.routes.iter().map(ToString::to_string).collect::<Vec<_>>()));
     object["addresses"] = json!(observed.map(|observed| {
         let links = observed.links.iter();
         links.map(|(name, link)| (name.to_string(), addresses(link))).collect::<serde_json::Map<_, _>>()
@@ -74,7 +74,7 @@ fn as_text(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String {
         sample.cookie
     );
     text.push_str(&interfaces(sample, observed));
-    let routes: Vec<_> = observed.map_or_else(Vec::new, |observed| observed.routes.iter().map(route).collect());
+    let routes: Vec<_> = observed.map_or_else(Vec::new, |observed| observed.routes.iter().map(ToString::to_string).collect());
     if !routes.is_empty() {
         text.push_str(&format!("\nroutes beside those of its addresses\n  {}\n", routes.join("\n  ")));
     }
@@ -117,18 +117,6 @@ fn interfaces(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String 
         ]
     });
     table::table(&["INTERFACE", "STATE", "KIND", "MAC", "MTU", "PEER", "COUNTED", "ADDRESSES"], 8, rows)
-}
-
-/// `default via 198.51.100.1 dev eth0`, as `ip route` prints it.
-fn route(Route { to, via, dev }: &Route) -> String {
-    let mut text = if to.prefix_len() == 0 { "default".to_owned() } else { to.to_string() };
-    if let Some(via) = via {
-        text.push_str(&format!(" via {via}"));
-    }
-    if let Some(dev) = dev {
-        text.push_str(&format!(" dev {dev}"));
-    }
-    text
 }
 
 /// The classes that saw a packet, with receive packets and bytes, transmit packets and bytes; and their sum.

@@ -1,11 +1,13 @@
 //! The wiring a file asks for ([`Topology`]), the wiring the kernel has ([`Observed`]), and the steps
 //! from one to the other ([`plan`]). Pure: nothing here reads or changes the kernel.
 
+mod allocate;
+pub mod execute;
 pub mod names;
 pub mod plan;
 pub mod step;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -160,6 +162,24 @@ pub struct FlowStats {
     pub errors: u64,
     /// Packets dropped.
     pub dropped: u64,
+}
+
+/// As `ip route` prints it.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { to, via, dev } = self;
+        match (to.prefix_len(), via) {
+            (0, Some(_)) => f.write_str("default")?,
+            _ => write!(f, "{to}")?,
+        }
+        if let Some(via) = via {
+            write!(f, " via {via}")?;
+        }
+        match dev {
+            Some(dev) => write!(f, " dev {dev}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Topology {
