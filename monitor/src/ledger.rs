@@ -303,12 +303,7 @@ mod tests {
     #[test]
     fn a_total_of_another_layout_is_carried_once_through_a_crash_after_each_write() {
         crash_everywhere(|host| {
-            host.ledger.fold(
-                Source::OldTotal(9, Account::Gone),
-                Account::Gone,
-                "",
-                &host.old[&Account::Gone],
-            )
+            host.ledger.fold(Source::OldTotal(9, Account::Gone), Account::Gone, "", &host.old[&Account::Gone])
         });
     }
 
@@ -328,8 +323,7 @@ mod tests {
         let mut ledger = host.ledger.clone();
         for fold in [
             host.ledger.fold(Source::Interface(4), Account::Netns(BLUE), "azure", &counts(11)),
-            host.ledger
-                .fold(Source::Interface(9), Account::Netns(Cookie(8)), "red", &counts(2)),
+            host.ledger.fold(Source::Interface(9), Account::Netns(Cookie(8)), "red", &counts(2)),
         ] {
             commit(&mut host, &fold).expect("no crash");
             ledger.apply(&fold);

@@ -13,6 +13,7 @@
 //! holds a handle to a later one. `cargo xtask tidy` checks who imports whom.
 #![deny(unsafe_code)]
 
+pub mod config;
 pub mod ledger;
 pub mod netns;
 pub mod probe;

@@ -188,7 +188,9 @@ pub fn list(dir: &Path) -> Result<Vec<(NsName, Identity)>, NetnsError> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(failed_io("read", dir))?;
-        let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<NsName>().ok()) else { continue };
+        let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<NsName>().ok()) else {
+            continue;
+        };
         // Junk, or gone since the directory was read.
         if let Ok(identity) = identity(dir, &name) {
             found.push((name, identity));
@@ -234,7 +236,9 @@ pub fn create(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsE
 pub fn remove(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsError> {
     let path = dir.join(name.as_str());
     match identity(dir, name) {
-        Ok(identity) if !records.owns(name, identity.cookie) => return Err(NetnsError::NotOurs { name: name.clone() }),
+        Ok(identity) if !records.owns(name, identity.cookie) => {
+            return Err(NetnsError::NotOurs { name: name.clone() });
+        }
         Ok(_) => {
             let _lock = lock(dir)?;
             match umount2(&path, MntFlags::MNT_DETACH) {
@@ -242,7 +246,9 @@ pub fn remove(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsE
                 Err(errno) => return Err(failed("umount", &path)(errno)),
             }
             match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed_io("unlink", &path)(error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed_io("unlink", &path)(error));
+                }
                 _ => {}
             }
         }
@@ -283,7 +289,8 @@ fn share(dir: &Path) -> Result<(), NetnsError> {
         Ok(()) => Ok(()),
         // Not a mount point yet.
         Err(nix::Error::EINVAL) => {
-            mount(Some(dir), dir, Some("none"), MsFlags::MS_BIND | MsFlags::MS_REC, none).map_err(failed("mount", dir))?;
+            mount(Some(dir), dir, Some("none"), MsFlags::MS_BIND | MsFlags::MS_REC, none)
+                .map_err(failed("mount", dir))?;
             make_shared().map_err(failed("mount --make-shared", dir))
         }
         Err(errno) => Err(failed("mount --make-shared", dir)(errno)),

@@ -51,7 +51,11 @@ impl Records {
 
     /// Records a namespace, so that a crash leaves either no record or a whole one.
     pub(super) fn write(&self, name: &NsName, cookie: Cookie) -> Result<(), NetnsError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(failed_io("mkdir", &self.dir))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)
+            .map_err(failed_io("mkdir", &self.dir))?;
         let path = self.path(name);
         // Namespace names never start with a dot.
         let temporary = self.dir.join(format!(".{name}"));

@@ -99,7 +99,8 @@ impl Writer {
 
     fn tcx_counts(&self, id: u64, target: &Target, hook: Hook, program: u32) -> Result<bool, ProbeError> {
         let info = self.with_link(id, hook, |link| tcx::info(link, target))?;
-        let Some(info) = info.filter(|info| info.ifindex == target.ifindex() && info.program == program) else {
+        let Some(info) = info.filter(|info| info.ifindex == target.ifindex() && info.program == program)
+        else {
             return Ok(false);
         };
         match target.side {
@@ -229,7 +230,8 @@ impl Writer {
                     write_lock(table).chunks.insert(number, chunk);
                 }
                 let mut table = write_lock(table);
-                let chunk = table.chunks.get_mut(&number).expect("made above, and only the writer removes chunks");
+                let chunk =
+                    table.chunks.get_mut(&number).expect("made above, and only the writer removes chunks");
                 table::zero(chunk, index, target)?;
                 Ok((None, None))
             }

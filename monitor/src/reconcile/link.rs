@@ -136,10 +136,15 @@ fn properties<T>(mut builder: LinkMessageBuilder<T>, end: &NewEnd) -> LinkMessag
 
 fn address(ifindex: u32, address: IpNet) -> AddressMessage {
     match address {
-        IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new().index(ifindex).address(net.addr(), net.prefix_len()).build(),
+        IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(ifindex)
+            .address(net.addr(), net.prefix_len())
+            .build(),
         IpNet::V6(net) => {
-            let mut message =
-                AddressMessageBuilder::<Ipv6Addr>::new().index(ifindex).address(net.addr(), net.prefix_len()).build();
+            let mut message = AddressMessageBuilder::<Ipv6Addr>::new()
+                .index(ifindex)
+                .address(net.addr(), net.prefix_len())
+                .build();
             // Usable at once: nobody else is given this address.
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
             message
@@ -149,8 +154,12 @@ fn address(ifindex: u32, address: IpNet) -> AddressMessage {
 
 fn route(Route { to, via, dev: _ }: &Route, oif: Option<u32>) -> RouteMessage {
     let mut message = match to {
-        IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(net.network(), net.prefix_len()).build(),
-        IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(net.network(), net.prefix_len()).build(),
+        IpNet::V4(net) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(net.network(), net.prefix_len()).build()
+        }
+        IpNet::V6(net) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(net.network(), net.prefix_len()).build()
+        }
     };
     if via.is_none() {
         message.header.scope = RouteScope::Link;

@@ -101,23 +101,29 @@ impl Kernel {
             Step::SetMtu { link, from: _, to } => {
                 self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.mtu(*to)).await)
             }
-            Step::SetMac { link, from: _, to } => {
-                self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.address(to.0.to_vec())).await)
-            }
+            Step::SetMac { link, from: _, to } => self.on(link, async |session, ifindex| {
+                session.set_link(ifindex, |link| link.address(to.0.to_vec())).await
+            }),
             Step::AddAddress { link, address } => {
-                let done = self.on(link, async |session, ifindex| match session.add_address(ifindex, *address).await {
-                    Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
-                    done => done,
+                let done = self.on(link, async |session, ifindex| {
+                    match session.add_address(ifindex, *address).await {
+                        Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
+                        done => done,
+                    }
                 });
-                let hint = if address.addr().is_ipv6() { " (is IPv6 disabled in the kernel or by sysctl?)" } else { "" };
+                let hint = if address.addr().is_ipv6() {
+                    " (is IPv6 disabled in the kernel or by sysctl?)"
+                } else {
+                    ""
+                };
                 done.with_context(|| format!("cannot add {address} to {link}{hint}"))
             }
-            Step::DeleteAddress { link, address } => {
-                self.on(link, async |session, ifindex| match session.delete_address(ifindex, *address).await {
+            Step::DeleteAddress { link, address } => self.on(link, async |session, ifindex| {
+                match session.delete_address(ifindex, *address).await {
                     Err(error) if error.errno() == Some(libc::EADDRNOTAVAIL) => Ok(()),
                     done => done,
-                })
-            }
+                }
+            }),
             Step::SetUp { link } => {
                 self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.up()).await)
             }
@@ -131,7 +137,11 @@ impl Kernel {
     }
 
     /// Runs `work` with a session in a place.
-    fn at<T: Send, E>(&self, place: &Place, work: impl AsyncFnOnce(&mut Session) -> Result<T, E> + Send) -> anyhow::Result<T>
+    fn at<T: Send, E>(
+        &self,
+        place: &Place,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, E> + Send,
+    ) -> anyhow::Result<T>
     where
         E: From<NetlinkError> + Into<anyhow::Error> + Send,
     {
@@ -148,7 +158,8 @@ impl Kernel {
         work: impl AsyncFnOnce(&mut Session, u32) -> Result<(), NetlinkError> + Send,
     ) -> anyhow::Result<()> {
         self.at(&link.place, async |session| {
-            let found = session.find(&link.name).await?.with_context(|| format!("there is no link {link}"))?;
+            let found =
+                session.find(&link.name).await?.with_context(|| format!("there is no link {link}"))?;
             anyhow::Ok(work(session, found.ifindex).await?)
         })
     }
@@ -172,7 +183,9 @@ impl Kernel {
             });
             match made {
                 // The name of a link whose namespace is being torn down is taken, though no dump shows it any more.
-                Err(error) if is(&error, libc::EEXIST) && Instant::now() < deadline && !self.exists(a, b)? => {
+                Err(error)
+                    if is(&error, libc::EEXIST) && Instant::now() < deadline && !self.exists(a, b)? =>
+                {
                     thread::sleep(Duration::from_millis(10));
                 }
                 Err(error) => return Err(error),
@@ -181,7 +194,8 @@ impl Kernel {
         }
         // The alias in a peer's message is not taken by the kernel: the end inside is tagged in a request of its own.
         let alias = format!("{}{}", self.tag, b.link);
-        let tagged = self.on(&b.link, async |session, ifindex| session.set_link(ifindex, |link| link.alias(alias)).await);
+        let tagged = self
+            .on(&b.link, async |session, ifindex| session.set_link(ifindex, |link| link.alias(alias)).await);
         if tagged.is_err() {
             self.delete_link(&a.link)?;
         }
@@ -215,9 +229,12 @@ impl Kernel {
 
     fn set_bridge(&self, link: &LinkId, bridge: Option<&IfName>) -> anyhow::Result<()> {
         self.at(&link.place, async |session| {
-            let found = session.find(&link.name).await?.with_context(|| format!("there is no link {link}"))?;
+            let found =
+                session.find(&link.name).await?.with_context(|| format!("there is no link {link}"))?;
             let bridge = match bridge {
-                Some(name) => session.find(name).await?.with_context(|| format!("there is no bridge {name}"))?.ifindex,
+                Some(name) => {
+                    session.find(name).await?.with_context(|| format!("there is no bridge {name}"))?.ifindex
+                }
                 None => 0,
             };
             anyhow::Ok(session.set_link(found.ifindex, |link| link.controller(bridge)).await?)

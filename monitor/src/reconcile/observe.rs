@@ -52,7 +52,10 @@ impl Session {
     }
 
     /// Routes of the main table that the kernel did not make by itself.
-    pub(super) async fn routes(&mut self, links: &BTreeMap<IfName, ObservedLink>) -> Result<Vec<Route>, NetlinkError> {
+    pub(super) async fn routes(
+        &mut self,
+        links: &BTreeMap<IfName, ObservedLink>,
+    ) -> Result<Vec<Route>, NetlinkError> {
         let names: BTreeMap<u32, &IfName> = links.iter().map(|(name, link)| (link.ifindex, name)).collect();
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -99,7 +102,9 @@ fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str) -> Ob
         match attribute {
             LinkAttribute::Address(mac) => link.mac = mac.try_into().ok().map(MacAddr),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::OperState(state) => link.running = up && matches!(state, State::Up | State::Unknown),
+            LinkAttribute::OperState(state) => {
+                link.running = up && matches!(state, State::Up | State::Unknown)
+            }
             LinkAttribute::Controller(ifindex) => link.bridge = names.get(&ifindex).cloned(),
             LinkAttribute::IfAlias(alias) => link.owned = alias.starts_with(tag),
             LinkAttribute::Link(ifindex) => link.peer_ifindex = Some(ifindex),

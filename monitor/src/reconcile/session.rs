@@ -56,10 +56,14 @@ pub(super) struct Session {
 }
 
 /// Opens a session in the calling thread's namespace, runs `work`, and closes it.
-pub(super) fn session<T, E: From<NetlinkError>>(work: impl AsyncFnOnce(&mut Session) -> Result<T, E>) -> Result<T, E> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NetlinkError::Socket)?;
+pub(super) fn session<T, E: From<NetlinkError>>(
+    work: impl AsyncFnOnce(&mut Session) -> Result<T, E>,
+) -> Result<T, E> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NetlinkError::Socket)?;
     runtime.block_on(async {
-        let (mut connection, handle, _unsolicited) = rtnetlink::new_connection().map_err(NetlinkError::Socket)?;
+        let (mut connection, handle, _unsolicited) =
+            rtnetlink::new_connection().map_err(NetlinkError::Socket)?;
         // A smaller buffer is slower, not wrong: what is lost shows as a missing answer.
         if connection.socket_mut().socket_mut().set_rx_buf_sz(BUFFER).is_err() {
             tracing::debug!("the netlink buffer stays at its default size");
@@ -71,7 +75,11 @@ pub(super) fn session<T, E: From<NetlinkError>>(work: impl AsyncFnOnce(&mut Sess
 
 impl Session {
     /// Sends a request and waits for its acknowledgement.
-    pub(super) async fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
+    pub(super) async fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
         let mut answers = self.handle.request(request).map_err(lost)?;
@@ -90,7 +98,10 @@ impl Session {
     }
 
     /// Asks for one thing.
-    pub(super) async fn get(&mut self, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+    pub(super) async fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST;
         let mut answers = self.handle.request(request).map_err(lost)?;

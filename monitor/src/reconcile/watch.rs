@@ -13,7 +13,8 @@ use std::{
 use nix::sys::{
     inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor},
     socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt,
+        socket,
         sockopt::{RcvBuf, RcvBufForce},
     },
 };
@@ -75,12 +76,7 @@ impl Watch {
             }
             None => None,
         };
-        Ok(Self {
-            netlink: register(netlink)?,
-            inotify: register(Ear(inotify))?,
-            netns,
-            file,
-        })
+        Ok(Self { netlink: register(netlink)?, inotify: register(Ear(inotify))?, netns, file })
     }
 
     /// Waits for the next change; everything that is pending then is taken together.
@@ -138,7 +134,10 @@ impl Watch {
     }
 }
 
-#[expect(deprecated, reason = "what its unsafe successor asks for holds: both types own their descriptor for life")]
+#[expect(
+    deprecated,
+    reason = "what its unsafe successor asks for holds: both types own their descriptor for life"
+)]
 fn register<T: AsRawFd>(ear: T) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(ear, Interest::READABLE)
 }
@@ -163,7 +162,11 @@ fn drain(socket: &AsyncFd<OwnedFd>) -> Option<Change> {
     let mut buffer = vec![0; 1 << 16];
     let mut change = None;
     loop {
-        match recv(socket.get_ref().as_fd().as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
+        match recv(
+            socket.get_ref().as_fd().as_raw_fd(),
+            &mut buffer,
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC,
+        ) {
             Ok(_) => change = change.or(Some(Change::Netlink)),
             Err(nix::Error::ENOBUFS) => change = Some(Change::Overrun),
             Err(nix::Error::EINTR) => {}

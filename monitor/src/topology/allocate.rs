@@ -18,7 +18,10 @@ pub(super) struct Exhausted {
 
 /// The addresses of every end, given and drawn from pools. Deterministic, and stable: an address that an interface
 /// already has stays with it.
-pub(super) fn addresses(desired: &Topology, observed: &Observed) -> Result<BTreeMap<LinkId, Vec<IpNet>>, Exhausted> {
+pub(super) fn addresses(
+    desired: &Topology,
+    observed: &Observed,
+) -> Result<BTreeMap<LinkId, Vec<IpNet>>, Exhausted> {
     let gateways = desired.bridges.iter().flat_map(|bridge| &bridge.gateways);
     let given = desired.ends().flat_map(|end| &end.addresses);
     let mut taken: BTreeSet<IpAddr> = gateways.chain(given).map(IpNet::addr).collect();
@@ -28,7 +31,9 @@ pub(super) fn addresses(desired: &Topology, observed: &Observed) -> Result<BTree
         for pool in &end.pools {
             let has = observed.link(&end.link).into_iter().flat_map(|link| &link.addresses);
             let fits = |address: &&IpNet| {
-                pool.prefix_len() == address.prefix_len() && pool.contains(&address.addr()) && is_host(pool, address.addr())
+                pool.prefix_len() == address.prefix_len()
+                    && pool.contains(&address.addr())
+                    && is_host(pool, address.addr())
             };
             if let Some(address) = has.filter(fits).find(|address| taken.insert(address.addr())) {
                 kept.insert((&end.link, *pool), *address);

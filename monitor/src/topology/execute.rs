@@ -57,7 +57,14 @@ pub fn execute(
         progress(index, step);
         if let Err(cause) = performer.perform(step) {
             let (undone, left) = undo(&steps[..index], performer);
-            return Err(ExecuteError { number: index + 1, of: steps.len(), step: step.clone(), cause, undone, left });
+            return Err(ExecuteError {
+                number: index + 1,
+                of: steps.len(),
+                step: step.clone(),
+                cause,
+                undone,
+                left,
+            });
         }
     }
     Ok(())

@@ -25,7 +25,9 @@ pub struct PlanOptions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// A name that is wanted belongs to something we did not make.
-    #[error("{what} exists and was not made by netns-monitor: it stays as it is; remove it, or choose another name in the file")]
+    #[error(
+        "{what} exists and was not made by netns-monitor: it stays as it is; remove it, or choose another name in the file"
+    )]
     Foreign {
         /// What it is, with its name.
         what: String,
@@ -113,7 +115,10 @@ fn removal(
     }
     let owned = observed.namespaces.iter().filter(|(name, netns)| netns.owned && namespaces.contains(*name));
     steps.extend(owned.map(|(name, _)| Step::DeleteNetns { name: name.clone() }));
-    let owned = observed.host.iter().filter(|(name, seen)| seen.owned && seen.kind == "bridge" && bridges.contains(*name));
+    let owned = observed
+        .host
+        .iter()
+        .filter(|(name, seen)| seen.owned && seen.kind == "bridge" && bridges.contains(*name));
     steps.extend(owned.map(|(name, _)| Step::DeleteLink { link: LinkId::host(name.clone()) }));
     steps
 }
@@ -136,13 +141,17 @@ fn refuse_foreign(desired: &Topology, observed: &Observed) -> Result<(), PlanErr
     }
     for bridge in &desired.bridges {
         match observed.host.get(&bridge.name) {
-            Some(seen) if !seen.owned || seen.kind != "bridge" => return foreign(format!("{} {}", seen.kind, bridge.name)),
+            Some(seen) if !seen.owned || seen.kind != "bridge" => {
+                return foreign(format!("{} {}", seen.kind, bridge.name));
+            }
             _ => {}
         }
     }
     for end in desired.ends() {
         match observed.link(&end.link) {
-            Some(seen) if !seen.owned || seen.kind != "veth" => return foreign(format!("{} {}", seen.kind, end.link)),
+            Some(seen) if !seen.owned || seen.kind != "veth" => {
+                return foreign(format!("{} {}", seen.kind, end.link));
+            }
             _ => {}
         }
     }
@@ -151,15 +160,15 @@ fn refuse_foreign(desired: &Topology, observed: &Observed) -> Result<(), PlanErr
 
 /// The host's own networks stay reachable: no prefix of ours on the host may overlap an address that is not ours.
 fn refuse_overlaps(desired: &Topology, observed: &Observed) -> Result<(), PlanError> {
-    let bridges = desired
-        .bridges
-        .iter()
-        .flat_map(|bridge| bridge.gateways.iter().map(|address| (LinkId::host(bridge.name.clone()), address)));
+    let bridges = desired.bridges.iter().flat_map(|bridge| {
+        bridge.gateways.iter().map(|address| (LinkId::host(bridge.name.clone()), address))
+    });
     let ends = desired.ends().filter(|end| end.link.place == Place::Host);
     let ends = ends.flat_map(|end| end.addresses.iter().map(|address| (end.link.clone(), address)));
     for (link, wanted) in bridges.chain(ends) {
         for (owner, seen) in observed.host.iter().filter(|(_, seen)| !seen.owned && seen.kind != "loopback") {
-            let overlaps = |address: &&IpNet| address.contains(&wanted.network()) || wanted.contains(&address.network());
+            let overlaps =
+                |address: &&IpNet| address.contains(&wanted.network()) || wanted.contains(&address.network());
             if let Some(address) = seen.addresses.iter().find(overlaps) {
                 let (wanted, address, owner) = (wanted.trunc(), *address, owner.clone());
                 return Err(PlanError::Overlap { wanted, link, address, owner });
@@ -183,7 +192,8 @@ impl Plan<'_> {
         let wanted: BTreeSet<&LinkId> = desired.ends().map(|end| &end.link).collect();
         let names: BTreeSet<&NsName> = desired.namespaces.iter().map(|netns| &netns.name).collect();
         let bridges: BTreeSet<&IfName> = desired.bridges.iter().map(|bridge| &bridge.name).collect();
-        let namespaces = self.observed.namespaces.keys().filter(|name| !names.contains(name)).cloned().collect();
+        let namespaces =
+            self.observed.namespaces.keys().filter(|name| !names.contains(name)).cloned().collect();
         let bridges = self.observed.host.keys().filter(|name| !bridges.contains(name)).cloned().collect();
         self.steps = removal(self.observed, &|link| !wanted.contains(link), &namespaces, &bridges);
     }
@@ -231,7 +241,9 @@ impl Plan<'_> {
             }
         }
         if self.options.attach {
-            let counted = |link: &LinkId| ends.iter().any(|(end, seen)| end.link == *link && seen.is_some_and(|seen| seen.attached));
+            let counted = |link: &LinkId| {
+                ends.iter().any(|(end, seen)| end.link == *link && seen.is_some_and(|seen| seen.attached))
+            };
             let missing = veth.counted().filter(|link| !counted(link));
             self.steps.extend(missing.map(|link| Step::Attach { link: link.clone() }));
         }

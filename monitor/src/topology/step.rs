@@ -159,7 +159,13 @@ impl fmt::Display for Step {
             }
             Self::CreateVeth { a, b } => {
                 let NewEnd { link, mac, mtu } = a;
-                write!(f, "{} link add {}{}", At(&link.place), link.name, Properties { mtu: *mtu, mac: *mac })?;
+                write!(
+                    f,
+                    "{} link add {}{}",
+                    At(&link.place),
+                    link.name,
+                    Properties { mtu: *mtu, mac: *mac }
+                )?;
                 let NewEnd { link, mac, mtu } = b;
                 write!(f, " type veth peer name {}", link.name)?;
                 if let (Place::Netns(netns), true) = (&link.place, link.place != a.link.place) {
@@ -174,8 +180,12 @@ impl fmt::Display for Step {
             Self::SetBridge { link, from: _, to: None } => {
                 write!(f, "{} link set {} nomaster", At(&link.place), link.name)
             }
-            Self::SetMtu { link, from: _, to } => write!(f, "{} link set {} mtu {to}", At(&link.place), link.name),
-            Self::SetMac { link, from: _, to } => write!(f, "{} link set {} address {to}", At(&link.place), link.name),
+            Self::SetMtu { link, from: _, to } => {
+                write!(f, "{} link set {} mtu {to}", At(&link.place), link.name)
+            }
+            Self::SetMac { link, from: _, to } => {
+                write!(f, "{} link set {} address {to}", At(&link.place), link.name)
+            }
             Self::Attach { link } => {
                 write!(f, "# count {link}: attach eBPF to its tcx_ingress and tcx_egress (no ip equivalent)")
             }
