@@ -5,11 +5,15 @@ use std::{
     fs::{self, File},
     io,
     net::{SocketAddr, UdpSocket},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::PermissionsExt as _,
+    },
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -17,7 +21,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::HashMap,
+    maps::{HashMap, Map, MapData},
     programs::{
         LinkOrder, SchedClassifier, TcAttachType,
         links::{FdLink, PinnedLink},
@@ -233,7 +237,8 @@ fn link_id(pin: &Path) -> u32 {
 
 /// Ids of the pinned links of a slot.
 fn link_ids(target: &Target) -> Vec<u32> {
-    let links = ["ingress", "egress"].map(|hook| format!("{PIN_DIR}/v{LAYOUT}/links/{}-{hook}", target.ifindex()));
+    let links =
+        ["ingress", "egress"].map(|hook| format!("{PIN_DIR}/v{LAYOUT}/links/{}-{hook}", target.ifindex()));
     links.iter().map(|link| link_id(Path::new(link))).collect()
 }
 
@@ -313,7 +318,10 @@ fn killed_and_restarted_under_a_flood_nothing_is_lost_and_nothing_doubled() {
             // As after SIGKILL: nothing but file descriptors goes.
             drop(probes);
             probes = open();
-            assert_eq!(probes.attached().iter().filter(|attached| attached.complete).count(), probes.attached().len());
+            assert_eq!(
+                probes.attached().iter().filter(|attached| attached.complete).count(),
+                probes.attached().len()
+            );
             let now = ours(&counts(&probes, &target));
             assert!(now.iter().zip(last).all(|(now, last)| *now >= last), "{last:?} fell to {now:?}");
             last = now;
@@ -394,7 +402,8 @@ fn programs_and_filters_of_others_stay_and_do_not_hide_packets() {
     let first = TcAttachOptions::TcxOrder(LinkOrder::first());
     program.attach_with_options("v0", TcAttachType::Ingress, first).expect("a foreign TCX program");
     aya::programs::tc::qdisc_add_clsact("v0").expect("a foreign qdisc");
-    let filter = TcAttachOptions::Netlink(NlOptions { priority: 1, handle: TcHandle::new(0, 1), classid: None });
+    let filter =
+        TcAttachOptions::Netlink(NlOptions { priority: 1, handle: TcHandle::new(0, 1), classid: None });
     program.attach_with_options("v0", TcAttachType::Ingress, filter).expect("a foreign filter");
     for open in [open as fn() -> Probes, open_clsact] {
         let probes = open();
@@ -446,7 +455,11 @@ fn what_a_dead_interface_and_a_dead_namespace_counted_moves_once_and_is_conserve
         drop(probes);
         let probes = self::open();
         assert_eq!(all(&probes), before, "totals outlive the agent");
-        assert!(!pins().iter().any(|pin| pin.parent().is_some_and(|dir| dir.ends_with("links") || dir.ends_with("chunks"))));
+        assert!(
+            !pins()
+                .iter()
+                .any(|pin| pin.parent().is_some_and(|dir| dir.ends_with("links") || dir.ends_with("chunks")))
+        );
     }
 }
 
@@ -576,12 +589,12 @@ fn interfaces_with_one_index_in_two_namespaces_are_counted_apart() {
         probes = open();
         assert_eq!(complete(&probes).iter().filter(|(_, complete)| *complete).count(), 2);
         send(&probes);
-        let before = all(&probes);
         ip("-n blue link set eth0 down");
-        let before = ledger::sum(&before, &Counts::default());
+        ip("-n red link set eth0 down");
+        let before = all(&probes);
         probes.detach(&target("blue")).expect("detached");
         probes.detach(&target("red")).expect("detached");
-        assert!(ours(&all(&probes))[0] >= ours(&before)[0]);
+        assert_eq!(all(&probes), before);
         ip("netns del blue");
         ip("netns del red");
         probes.remove_everything().expect("removed");
@@ -653,7 +666,8 @@ fn a_host_end_moved_to_another_namespace_is_no_longer_attached() {
     ip("link set v0 netns red");
     assert_eq!(complete(&probes), [("eth0".to_owned(), false)], "the link follows the device, and says so");
     probes.retire_dead(&|_| false, &BTreeSet::from([target.cookie])).expect("retired");
-    let left = inside("red", || SchedClassifier::query_tcx("v0", TcAttachType::Ingress).expect("a query").1.len());
+    let left =
+        inside("red", || SchedClassifier::query_tcx("v0", TcAttachType::Ingress).expect("a query").1.len());
     assert_eq!(left, 0, "no program of ours stays behind");
 }
 
@@ -670,14 +684,13 @@ fn another_layout_is_carried_over_once_under_a_flood() {
         probes.attach(&target).expect("attached");
         probes.attach(&dead).expect("attached");
         up(netns, &end, "eth0", net);
-        let before_others = all(&probes);
-        let _ = before_others;
         ip(&format!("link del d{netns}"));
         let flood = Flood::start(netns, net);
         let mut last = [0; 4];
         for layout in 100..105 {
             drop(probes);
-            fs::rename(format!("{PIN_DIR}/v{LAYOUT}"), format!("{PIN_DIR}/v{layout}")).expect("another layout");
+            fs::rename(format!("{PIN_DIR}/v{LAYOUT}"), format!("{PIN_DIR}/v{layout}"))
+                .expect("another layout");
             probes = open();
             assert!(!Path::new(&format!("{PIN_DIR}/v{layout}")).exists());
             assert_eq!(complete(&probes), [("eth0".to_owned(), true)]);
@@ -702,16 +715,16 @@ fn a_thousand_interfaces_are_adopted_in_under_two_seconds() {
     ip("-batch /run/links");
     let cookie = cookie("blue");
     let all: serde_json::Value = serde_json::from_str(&ip("-j link show type veth")).expect("JSON");
-    // clsact attaches 1,000 in no time; adopting links costs more than adopting filters, so a part is TCX.
-    let (tcx, clsact) = (open(), all.as_array().expect("a list").clone());
+    let probes = open();
     let target = |link: &serde_json::Value| Target {
         cookie,
         netns: "blue".to_owned(),
         interface: link["ifname"].as_str().expect("a name").to_owned(),
         side: Side::HostEnd { ifindex: link["ifindex"].as_u64().expect("an index") as u32 },
     };
-    clsact.iter().for_each(|link| tcx.attach(&target(link)).expect("attached"));
-    drop(tcx);
+    let links = all.as_array().expect("a list").iter();
+    links.for_each(|link| probes.attach(&target(link)).expect("attached"));
+    drop(probes);
     let start = Instant::now();
     let probes = open();
     let took = start.elapsed();
@@ -719,4 +732,126 @@ fn a_thousand_interfaces_are_adopted_in_under_two_seconds() {
     let descriptors = fs::read_dir("/proc/self/fd").expect("a list").count();
     assert!(took < Duration::from_secs(2), "took {took:?}");
     assert!(descriptors < 200, "{descriptors} file descriptors");
+}
+
+/// A pinned map of records as plain numbers.
+fn records<const N: usize>(name: &str) -> HashMap<MapData, u64, [u64; N]> {
+    let map = MapData::from_pin(format!("{PIN_DIR}/v{LAYOUT}/{name}")).expect("a pinned map");
+    Map::from_map_data(map).and_then(HashMap::try_from).expect("a map of records")
+}
+
+#[test]
+fn a_move_of_counts_survives_a_crash_after_each_write() {
+    let _host = TestHost::new();
+    let target = veth("blue", "v0", "eth0", None);
+    let slot = u64::from(target.ifindex());
+    let probes = open();
+    probes.attach(&target).expect("attached");
+    up("blue", "v0", "eth0", "198.51.100");
+    talk("blue", "198.51.100", 20);
+    ip("link set v0 down");
+    let last = kernel("", "v0");
+    let record: [u64; 168] = records("slots").get(&slot, 0).expect("a slot");
+    ip("link del v0");
+    probes.detach(&target).expect("moved");
+    assert_eq!(ours(&retired(&probes, target.cookie)), last);
+    drop(probes);
+    let total: [u64; 160] = records("totals").get(&target.cookie.0, 0).expect("a total");
+    // The journal's record: total, account, source, kind of source and layout, name.
+    let mut journal = [0; 163];
+    journal[..128].copy_from_slice(&total[..128]);
+    journal[128..131].copy_from_slice(&[target.cookie.0, slot, 1]);
+    journal[131..].copy_from_slice(&total[128..]);
+    // After the journal, the total, and the slot were written or deleted.
+    for writes in 1..=3 {
+        let (mut slots, mut totals) = (records::<168>("slots"), records::<160>("totals"));
+        totals.remove(&target.cookie.0).expect("removed");
+        if writes >= 2 {
+            totals.insert(target.cookie.0, total, 0).expect("written");
+        }
+        if writes < 3 {
+            slots.insert(slot, record, 0).expect("written");
+        }
+        let map = MapData::from_pin(format!("{PIN_DIR}/v{LAYOUT}/journal")).expect("a pinned map");
+        let mut entries: HashMap<MapData, u32, [u64; 163]> =
+            Map::from_map_data(map).and_then(HashMap::try_from).expect("a map of records");
+        entries.insert(0, journal, 0).expect("written");
+        let probes = open();
+        assert_eq!(probes.read().interfaces.len(), 0, "after {writes} writes");
+        assert_eq!(ours(&all(&probes)), last, "after {writes} writes");
+        assert!(entries.get(&0, 0).is_err(), "the journal is empty afterwards");
+    }
+}
+
+#[test]
+fn a_failed_attachment_leaves_nothing() {
+    let _host = TestHost::new();
+    let target = veth("blue", "v0", "eth0", None);
+    let missing = Target { side: Side::HostEnd { ifindex: 4000 }, ..target.clone() };
+    let probes = open();
+    let before = pins();
+    let error = probes.attach(&missing).expect_err("no such interface");
+    assert!(matches!(error, ProbeError::Gone { .. }), "{error}");
+    drop(probes);
+    // An ingress qdisc stands where clsact would, and has no egress.
+    run("tc", "qdisc add dev v0 ingress");
+    let probes = open_clsact();
+    probes.attach(&target).expect_err("no egress");
+    assert_eq!(filters("", "v0", "ingress"), 0, "not half attached either");
+    assert!(run("tc", "qdisc show dev v0").contains("ingress"), "the foreign qdisc stays");
+    assert_eq!((probes.read().interfaces.len(), pins()), (0, before));
+    run("tc", "qdisc del dev v0 ingress");
+    probes.attach(&target).expect("attached");
+    assert_eq!(probes.read().interfaces.len(), 1);
+}
+
+#[test]
+fn reading_does_not_wait_for_an_attachment_in_progress() {
+    let _host = TestHost::new();
+    ip("netns add blue");
+    ip("link add eth0 netns blue type veth peer name v0");
+    let (entered, when_entered) = mpsc::channel();
+    let (go_on, when_to_go_on) = mpsc::channel();
+    let gate = Mutex::new((entered, when_to_go_on));
+    let mut options = options(Some(PIN_DIR), AttachChoice::Auto);
+    options.enter = Box::new(move |target, act| {
+        let gate = gate.lock().expect("no panic");
+        gate.0.send(()).expect("somebody listens");
+        gate.1.recv_timeout(Duration::from_secs(10)).map_err(|_late| "the reader waited")?;
+        inside(&target.netns, act);
+        Ok(())
+    });
+    let probes = Probes::open(options).expect("probes");
+    let index = link("blue", "eth0")["ifindex"].as_u64().expect("an index") as u32;
+    let target = Target { side: Side::Inside { ifindex: index }, ..host_target("blue", "v0", "eth0") };
+    thread::scope(|scope| {
+        let attaching = scope.spawn(|| probes.attach(&target));
+        when_entered.recv_timeout(Duration::from_secs(10)).expect("attaching");
+        assert_eq!(probes.read().interfaces.len(), 0, "read while attaching");
+        go_on.send(()).expect("attaching");
+        attaching.join().expect("no panic").expect("attached");
+    });
+    assert_eq!(probes.read().interfaces.len(), 1);
+}
+
+#[test]
+fn without_privileges_the_error_says_which_are_missing() {
+    let _host = TestHost::new();
+    // SAFETY: the raw call changes this thread only, which then ends.
+    let dropped = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+    assert_eq!(dropped, 0);
+    let error = Probes::open(options(None, AttachChoice::Auto)).err().expect("refused");
+    assert!(matches!(error, ProbeError::Privilege { .. }), "{error}");
+    assert!(error.to_string().contains("CAP_BPF and CAP_NET_ADMIN"), "{error}");
+}
+
+#[test]
+fn only_root_may_look_at_the_pins() {
+    let _host = TestHost::new();
+    let probes = open();
+    let target = veth("blue", "v0", "eth0", None);
+    probes.attach(&target).expect("attached");
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(Path::new(PIN_DIR)), 0o700);
+    pins().iter().for_each(|pin| assert_eq!(mode(pin), 0o600, "{}", pin.display()));
 }

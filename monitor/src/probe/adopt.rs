@@ -27,7 +27,9 @@ pub(super) fn open(
     if let (Some(pins), Some(pin_dir)) = (&pins, &pin_dir) {
         // Never opened unless they are what they should be.
         if let Err(error) = pins.check() {
-            log::warn!("{error}; what is pinned here cannot be used: it is unpinned and counting starts anew");
+            log::warn!(
+                "{error}; what is pinned here cannot be used: it is unpinned and counting starts anew"
+            );
             pins.wipe()?;
             Pins::create(pin_dir)?;
         }
@@ -38,8 +40,7 @@ pub(super) fn open(
     store.redo()?;
     let table = RwLock::new(remembered(&store, pins.as_ref())?);
     let (links, owns) = (Default::default(), Default::default());
-    let mut writer =
-        Writer { loader, shared, outer, store, pin_dir, pins, links, owns, enter, mode };
+    let mut writer = Writer { loader, shared, outer, store, pin_dir, pins, links, owns, enter, mode };
     carry::other_layouts(&mut writer, &table)?;
     adopt_all(&mut writer, &table)?;
     Ok((writer, table.into_inner().unwrap_or_else(PoisonError::into_inner), logger))

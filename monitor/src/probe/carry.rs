@@ -71,7 +71,8 @@ impl Old {
         let now = match place(id) {
             Place::Chunk { number, index } => {
                 let chunk = self.chunks.get(&number);
-                let chunk = chunk.ok_or_else(|| ProbeError::failed("read", target, "its chunk is missing"))?;
+                let chunk =
+                    chunk.ok_or_else(|| ProbeError::failed("read", target, "its chunk is missing"))?;
                 table::read(chunk, index, target)?
             }
             Place::Own => table::read(&table::open_chunk(&self.pins.own(id))?, 0, target)?,

@@ -6,7 +6,9 @@ use std::{io, mem};
 
 use aya::programs::{
     SchedClassifier, TcAttachType,
-    tc::{NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact},
+    tc::{
+        NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact,
+    },
 };
 use nix::sys::{
     socket::{setsockopt, sockopt::ReceiveTimeout},
@@ -77,9 +79,8 @@ pub(super) fn attach(
         }
         None => attach_anew(program, &name, target, hook),
     }?;
-    let link = program
-        .take_link(attached)
-        .map_err(|error| ProbeError::new(call, tcx::at(target, hook), &error))?;
+    let link =
+        program.take_link(attached).map_err(|error| ProbeError::new(call, tcx::at(target, hook), &error))?;
     // Dropping the link would remove the filter, which is to outlive us.
     mem::forget(link);
     match attached_program(target, hook)? {
@@ -143,8 +144,7 @@ fn delete_filter(target: &Target, hook: Hook, filter: &Filter) -> Result<(), Pro
     let mut message = TcMessage::with_index(index(target));
     message.header.parent = parent(hook);
     message.header.handle = filter.handle.into();
-    message.header.info =
-        (u32::from(filter.priority) << 16) | u32::from((libc::ETH_P_ALL as u16).to_be());
+    message.header.info = (u32::from(filter.priority) << 16) | u32::from((libc::ETH_P_ALL as u16).to_be());
     message.attributes.push(TcAttribute::Kind(filter.kind.clone()));
     let gone = request(RouteNetlinkMessage::DelTrafficFilter(message), NLM_F_ACK).map(drop);
     unless_gone("remove our filter", target, gone)
@@ -175,8 +175,11 @@ fn filters(target: &Target, hook: Hook) -> Result<Vec<Filter>, ProbeError> {
 }
 
 fn filter(message: &RouteNetlinkMessage) -> Option<Filter> {
-    let RouteNetlinkMessage::NewTrafficFilter(TcMessage { header: TcHeader { handle, info, .. }, attributes, .. }) =
-        message
+    let RouteNetlinkMessage::NewTrafficFilter(TcMessage {
+        header: TcHeader { handle, info, .. },
+        attributes,
+        ..
+    }) = message
     else {
         return None;
     };

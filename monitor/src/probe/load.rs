@@ -11,11 +11,7 @@ use aya_log::EbpfLogger;
 use log::{LevelFilter, Log};
 use monitor_ebpf::{CHUNKS_MAP, OWN_MAP};
 
-use super::{
-    Hook, ProbeError, object,
-    pins::Pins,
-    table::Chunk,
-};
+use super::{Hook, ProbeError, object, pins::Pins, table::Chunk};
 
 /// Reads the program's log records; wait on its file descriptor, then call `flush`.
 pub type Logger = EbpfLogger<&'static dyn Log>;
@@ -47,7 +43,8 @@ impl Pair {
     pub(super) fn program(&mut self, hook: Hook) -> Result<&mut SchedClassifier, ProbeError> {
         let name = hook.program();
         let program = self.ebpf.program_mut(name);
-        let program = program.ok_or_else(|| ProbeError::failed("find the program", name, "not in the object"))?;
+        let program =
+            program.ok_or_else(|| ProbeError::failed("find the program", name, "not in the object"))?;
         program.try_into().map_err(|error| ProbeError::new("find the program", name, &error))
     }
 
@@ -77,10 +74,7 @@ impl Loader {
     }
 
     /// Loads the shared programs around the pinned chunks, if there are any; also gives the reader of their log.
-    pub(super) fn shared(
-        &mut self,
-        pins: Option<&Pins>,
-    ) -> Result<(Pair, Map, Option<Logger>), ProbeError> {
+    pub(super) fn shared(&mut self, pins: Option<&Pins>) -> Result<(Pair, Map, Option<Logger>), ProbeError> {
         if let Some(pins) = pins {
             self.loader.map_pin_path(CHUNKS_MAP, pins.map(CHUNKS_MAP));
         }

@@ -157,11 +157,7 @@ where
     Map::from_map_data(data).and_then(Records::try_from).map_err(|error| wrong(&error))
 }
 
-fn remove<K: Pod, V: 'static>(
-    map: &mut Records<K, V>,
-    name: &'static str,
-    key: K,
-) -> Result<(), ProbeError>
+fn remove<K: Pod, V: 'static>(map: &mut Records<K, V>, name: &'static str, key: K) -> Result<(), ProbeError>
 where
     Wire<V>: Pod,
 {

@@ -104,7 +104,11 @@ impl Table {
         let now = match (place(id), &slot.own) {
             (Place::Chunk { number, index }, None) => {
                 let chunk = self.chunks.get(&number);
-                read(chunk.ok_or_else(|| ProbeError::failed("read", name, "its chunk is missing"))?, index, name)?
+                read(
+                    chunk.ok_or_else(|| ProbeError::failed("read", name, "its chunk is missing"))?,
+                    index,
+                    name,
+                )?
             }
             (_, Some(Own::Pinned(path))) => read(&open_chunk(path)?, 0, name)?,
             (_, Some(Own::Held(map))) => read(map, 0, name)?,

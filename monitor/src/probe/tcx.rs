@@ -50,7 +50,9 @@ pub(super) fn attach(
 pub(super) fn open(path: &Path) -> Result<Option<SchedClassifierLink>, ProbeError> {
     let wrong = |error: &LinkError| ProbeError::new("open the pinned link", path.display(), error);
     match PinnedLink::from_pin(path) {
-        Ok(link) => SchedClassifierLink::try_from(FdLink::from(link)).map(Some).map_err(|error| wrong(&error)),
+        Ok(link) => {
+            SchedClassifierLink::try_from(FdLink::from(link)).map(Some).map_err(|error| wrong(&error))
+        }
         Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(wrong(&error)),
     }
