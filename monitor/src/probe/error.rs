@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use aya::sys::NetlinkError;
+use aya::programs::{ProgramError, tc::TcError};
 
 /// Why probes could not be opened, attached, read or removed. The variants are what a caller decides by.
 #[derive(Debug, thiserror::Error)]
@@ -95,14 +95,33 @@ pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
         let found = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::raw_os_error)
-            .or_else(|| error.downcast_ref::<NetlinkError>().and_then(NetlinkError::raw_os_error))
-            .or_else(|| error.downcast_ref::<nix::Error>().map(|errno| *errno as i32));
+            .or_else(|| error.downcast_ref::<nix::Error>().map(|errno| *errno as i32))
+            .or_else(|| error.downcast_ref::<ProgramError>().and_then(of_program))
+            .or_else(|| error.downcast_ref::<TcError>().and_then(of_tc));
         if found.is_some() {
             return found;
         }
         next = error.source();
     }
     None
+}
+
+/// aya's transparent errors name the cause of their cause, and leave out the cause itself.
+fn of_program(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::TcError(error) => of_tc(error),
+        ProgramError::IOError(error) => error.raw_os_error(),
+        ProgramError::NetlinkError(error) => error.raw_os_error(),
+        _ => None,
+    }
+}
+
+fn of_tc(error: &TcError) -> Option<i32> {
+    match error {
+        TcError::IoError(error) => error.raw_os_error(),
+        TcError::NetlinkError(error) => error.raw_os_error(),
+        _ => None,
+    }
 }
 
 /// An error with its causes, each said once.
