@@ -798,7 +798,8 @@ fn a_failed_attachment_leaves_nothing() {
     // An ingress qdisc stands where clsact would, and has no egress.
     run("tc", "qdisc add dev v0 ingress");
     let probes = open_clsact();
-    probes.attach(&target).expect_err("no egress");
+    let error = probes.attach(&target).expect_err("no egress");
+    assert!(error.to_string().contains("tc qdisc del dev v0 ingress"), "{error}");
     assert_eq!(filters("", "v0", "ingress"), 0, "not half attached either");
     assert!(run("tc", "qdisc show dev v0").contains("ingress"), "the foreign qdisc stays");
     assert_eq!((probes.read().interfaces.len(), pins()), (0, before));
