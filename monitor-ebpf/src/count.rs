@@ -8,6 +8,7 @@ use monitor_ebpf::{CLASSES, DirectionCounters, SIZE_BOUNDS, class, flag};
 
 use crate::{parse, tunnel};
 
+const ETHERNET: usize = parse::ETHERNET as usize;
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -28,7 +29,7 @@ pub(crate) fn packet(
 ) {
     // SAFETY: the context is valid; see the callers for `counters`.
     let (len, offloaded) = unsafe { ((*skb).len, (*skb).gso_size | (*skb).vlan_present) };
-    let plain = if offloaded == 0 { parse::quick(skb) } else { None };
+    let plain = if offloaded == 0 { parse::quick::<ETHERNET>(skb) } else { None };
     let Some(plain) = plain else { return careful(skb, counters, malformed) };
     // SAFETY: nobody else writes this CPU's slot while the program runs.
     let counters = unsafe { &mut *counters };
@@ -42,10 +43,9 @@ pub(crate) fn packet(
 }
 
 /// Counts any packet, at leisure.
-#[cold]
 #[inline(never)]
 fn careful(skb: *mut __sk_buff, counters: *mut DirectionCounters, malformed: impl Fn(*mut __sk_buff)) {
-    let frame = parse::walk(skb);
+    let frame = parse::quick_tagged(skb).unwrap_or_else(|| parse::walk(skb));
     let wire = wire(skb, frame);
     if frame.malformed {
         malformed(skb);
@@ -53,7 +53,7 @@ fn careful(skb: *mut __sk_buff, counters: *mut DirectionCounters, malformed: imp
     // SAFETY: as in `packet`.
     let (len, counters) = unsafe { ((*skb).len, &mut *counters) };
     // Never more, but the verifier has to see it.
-    let index = if usize::from(frame.class) < CLASSES { usize::from(frame.class) } else { class::UNKNOWN };
+    let index = if frame.class < CLASSES { frame.class } else { class::UNKNOWN };
     let class = &mut counters.classes[index];
     class.skbs += 1;
     class.skb_bytes += u64::from(len);
@@ -91,10 +91,10 @@ fn wire(skb: *mut __sk_buff, frame: parse::Frame) -> Wire {
     }
     let payload: u64 = len - headers;
     // An untrusted sender's packet (SKB_GSO_DODGY) has gso_segs 0 until the kernel segments it.
-    let segments = if gso_segs != 0 { gso_segs } else { payload.div_ceil(gso_size) };
+    let segments = if gso_segs != 0 { gso_segs } else { divide_up(payload, gso_size) };
     let segments = segments.clamp(1, MAX_SEGMENTS);
     // Sizes unknown: as good as equal.
-    let gso_size = if gso_size == GSO_BY_FRAGS { payload.div_ceil(segments) } else { gso_size };
+    let gso_size = if gso_size == GSO_BY_FRAGS { divide_up(payload, segments) } else { gso_size };
     let full = segments - 1;
     Wire {
         full,
@@ -102,6 +102,12 @@ fn wire(skb: *mut __sk_buff, frame: parse::Frame) -> Wire {
         last_size: (headers + payload.saturating_sub(full * gso_size) + tag) as u32,
         extra_bytes: full * headers + segments * tag,
     }
+}
+
+/// Rounds up. Zero by zero, which cannot come here, would otherwise bring a panic into the program.
+#[inline(always)]
+const fn divide_up(bytes: u64, by: u64) -> u64 {
+    if by == 0 { 0 } else { bytes.div_ceil(by) }
 }
 
 /// Counts control flags: a connection's first and last segments, rare beside its others.

@@ -47,66 +47,74 @@ pub(crate) mod protocol {
     pub(crate) const SCTP: u8 = 132;
 }
 
-/// What the quick look finds.
-pub(crate) struct Plain {
+/// What a look at a frame finds.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
     /// See [`monitor_ebpf::class`].
     pub(crate) class: usize,
-    /// The TCP flags byte; 0 for everything else.
+    /// The TCP flags byte, when the header was readable; else 0.
     pub(crate) tcp_flags: u8,
+    /// The protocol whose header starts at (or, for TCP, UDP and SCTP, ends at) `headers`; 0 when there is none.
+    pub(crate) protocol: u8,
+    /// A header that the frame announces is broken or missing.
+    pub(crate) malformed: bool,
+    /// Where the payload starts: bytes that every segment of this frame repeats.
+    pub(crate) headers: u32,
 }
 
-/// Untagged ARP, IPv4 without options and IPv6 without extension headers, when the linear part holds the headers.
-/// None: only the walk can tell.
+/// The quick look, for frames whose network header starts at `AT`: ARP, IPv4 without options and IPv6 without
+/// extension headers, when the linear part holds the headers. None: only the walk can tell.
+///
+/// Generic, so that the common path has constants for offsets; what a caller does not use is never computed.
 #[inline(always)]
-pub(crate) fn quick(skb: *mut __sk_buff) -> Option<Plain> {
+pub(crate) fn quick<const AT: usize>(skb: *mut __sk_buff) -> Option<Frame> {
     // SAFETY: the kernel hands every classifier a valid context; the verifier proves that each read below stays
     // before `data_end`. Linear parts start on an even address (NET_IP_ALIGN is 0 or 2), and so do the words read.
     unsafe {
         let data = (*skb).data as usize;
         let end = (*skb).data_end as usize;
-        let frame = data as *const u8;
-        if data + (ETHERNET + IPV4_MIN) as usize > end {
+        let packet = (data as *const u8).add(AT);
+        if data + AT + IPV4_MIN as usize > end {
             return None;
         }
-        match *frame.add(12).cast::<u16>() {
+        match *packet.sub(2).cast::<u16>() {
             IPV4 => {
-                if *frame.add(14) != 0x45 {
+                if *packet != 0x45 {
                     return None;
                 }
-                let offset = match *frame.add(23) {
+                let header = packet.add(IPV4_MIN as usize);
+                let payload = AT as u32 + IPV4_MIN;
+                match *packet.add(9) {
                     protocol::TCP => {
-                        let offset = *frame.add(20).cast::<u16>() & FRAGMENT_OFFSET;
-                        if data + (ETHERNET + IPV4_MIN + TCP_MIN) as usize > end || offset != 0 {
+                        let offset = *packet.add(6).cast::<u16>() & FRAGMENT_OFFSET;
+                        if data + AT + (IPV4_MIN + TCP_MIN) as usize > end || offset != 0 {
                             return None;
                         }
-                        return plain(class::IPV4 + class::TCP, *frame.add(14 + 20 + 13));
+                        Some(tcp(class::IPV4, payload, *header.add(12), *header.add(13)))
                     }
-                    protocol::UDP => class::UDP,
-                    protocol::ICMP => class::ICMP,
-                    protocol::SCTP => class::SCTP,
-                    _ => class::OTHER,
-                };
-                plain(class::IPV4 + offset, 0)
+                    protocol => Some(plain(class::IPV4, protocol, payload)),
+                }
             }
             IPV6 => {
-                if data + (ETHERNET + IPV6_FIXED) as usize > end || *frame.add(14) >> 4 != 6 {
+                if data + AT + IPV6_FIXED as usize > end || *packet >> 4 != 6 {
                     return None;
                 }
-                let offset = match *frame.add(20) {
+                let header = packet.add(IPV6_FIXED as usize);
+                let payload = AT as u32 + IPV6_FIXED;
+                match *packet.add(6) {
                     protocol::TCP => {
-                        if data + (ETHERNET + IPV6_FIXED + TCP_MIN) as usize > end {
+                        if data + AT + (IPV6_FIXED + TCP_MIN) as usize > end {
                             return None;
                         }
-                        return plain(class::IPV6 + class::TCP, *frame.add(14 + 40 + 13));
+                        Some(tcp(class::IPV6, payload, *header.add(12), *header.add(13)))
                     }
-                    protocol::UDP => class::UDP,
-                    protocol::ICMPV6 => class::ICMP,
-                    protocol::SCTP => class::SCTP,
-                    _ => return None,
-                };
-                plain(class::IPV6 + offset, 0)
+                    protocol @ (protocol::UDP | protocol::ICMPV6 | protocol::SCTP) => {
+                        Some(plain(class::IPV6, protocol, payload))
+                    }
+                    _ => None,
+                }
             }
-            ARP => plain(class::ARP, 0),
+            ARP => Some(Frame { class: class::ARP, ..Frame::unknown(AT as u32, false) }),
             _ => None,
         }
     }
@@ -117,26 +125,33 @@ const IPV6: u16 = ethertype::IPV6.to_be();
 const ARP: u16 = ethertype::ARP.to_be();
 const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
 
+/// The quick look behind up to [`MAX_TAGS`] in-band tags.
 #[inline(always)]
-const fn plain(class: usize, tcp_flags: u8) -> Option<Plain> {
-    Some(Plain { class, tcp_flags })
+pub(crate) fn quick_tagged(skb: *mut __sk_buff) -> Option<Frame> {
+    const NONE: usize = ETHERNET as usize;
+    const ONE: usize = NONE + VLAN_TAG as usize;
+    const TWO: usize = ONE + VLAN_TAG as usize;
+    // SAFETY: as in `quick`.
+    let (outer, inner) = unsafe {
+        let data = (*skb).data as usize;
+        if data + ONE > (*skb).data_end as usize {
+            return None;
+        }
+        (*((data + NONE - 2) as *const u16), *((data + ONE - 2) as *const u16))
+    };
+    match (is_tag(u16::from_be(outer)), is_tag(u16::from_be(inner))) {
+        (false, _) => quick::<NONE>(skb),
+        (true, false) => quick::<ONE>(skb),
+        (true, true) => quick::<TWO>(skb),
+    }
 }
 
-/// What the walk finds, in one register: an eBPF function returns no more.
-#[derive(Clone, Copy)]
-pub(crate) struct Frame {
-    /// See [`monitor_ebpf::class`].
-    pub(crate) class: u8,
-    /// The TCP flags byte, when the header was readable; else 0.
-    pub(crate) tcp_flags: u8,
-    /// The protocol of the innermost header read, when that header could be read; else 0.
-    pub(crate) protocol: u8,
-    /// A header that the frame announces is broken or missing.
-    pub(crate) malformed: bool,
-    /// Where the payload starts: bytes that every segment of this frame repeats.
-    pub(crate) headers: u32,
+#[inline(always)]
+const fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ethertype::VLAN | ethertype::QINQ)
 }
 
+/// A function of an eBPF program returns one register.
 impl Frame {
     const fn pack(self) -> u64 {
         let Self { class, tcp_flags, protocol, malformed, headers } = self;
@@ -149,7 +164,7 @@ impl Frame {
 
     const fn unpack(word: u64) -> Self {
         Self {
-            class: word as u8,
+            class: word as u8 as usize,
             tcp_flags: (word >> 8) as u8,
             protocol: (word >> 16) as u8,
             malformed: (word >> 24) as u8 != 0,
@@ -158,7 +173,7 @@ impl Frame {
     }
 
     const fn unknown(headers: u32, malformed: bool) -> Self {
-        Self { class: class::UNKNOWN as u8, tcp_flags: 0, protocol: 0, malformed, headers }
+        Self { class: class::UNKNOWN, tcp_flags: 0, protocol: 0, malformed, headers }
     }
 }
 
@@ -169,7 +184,7 @@ pub(crate) fn walk(skb: *mut __sk_buff) -> Frame {
     let mut offset = ETHERNET;
     let Some(mut ethertype) = load_u16(&ctx, offset - 2) else { return Frame::unknown(0, true) };
     for _ in 0..MAX_TAGS {
-        if ethertype != ethertype::VLAN && ethertype != ethertype::QINQ {
+        if !is_tag(ethertype) {
             break;
         }
         let Some(next) = load_u16(&ctx, offset + VLAN_TAG - 2) else {
@@ -184,17 +199,19 @@ pub(crate) fn walk(skb: *mut __sk_buff) -> Frame {
 /// Walks the network header at `offset` and what follows it.
 #[inline(always)]
 pub(crate) fn network(skb: *mut __sk_buff, offset: u32, ethertype: u16) -> Frame {
-    Frame::unpack(network_packed(skb, offset, ethertype))
+    Frame::unpack(walk_network(skb, offset, ethertype))
 }
 
-#[cold]
+/// A function with a symbol of its own: the verifier checks it once by its signature, and not anew, with all its
+/// paths, wherever it is called (without this a program passes a million steps). Since Linux 5.6.
 #[inline(never)]
-fn network_packed(skb: *mut __sk_buff, offset: u32, ethertype: u16) -> u64 {
+#[unsafe(no_mangle)]
+extern "C" fn walk_network(skb: *mut __sk_buff, offset: u32, ethertype: u16) -> u64 {
     let ctx = TcContext::new(skb);
     let frame = match ethertype {
         ethertype::IPV4 => ipv4(&ctx, offset),
         ethertype::IPV6 => ipv6(&ctx, offset),
-        ethertype::ARP => Frame { class: class::ARP as u8, ..Frame::unknown(offset, false) },
+        ethertype::ARP => Frame { class: class::ARP, ..Frame::unknown(offset, false) },
         _ => Frame::unknown(offset, false),
     };
     frame.pack()
@@ -257,6 +274,29 @@ fn ipv6(ctx: &TcContext, offset: u32) -> Frame {
 /// The class of a protocol, and its header when `first` says that this fragment carries it.
 #[inline(always)]
 fn transport(ctx: &TcContext, family: usize, protocol: u8, offset: u32, first: bool) -> Frame {
+    if !first {
+        return Frame { class: plain(family, protocol, offset).class, ..other(family, offset) };
+    }
+    if protocol != protocol::TCP {
+        return plain(family, protocol, offset);
+    }
+    match ctx.load::<[u8; TCP_MIN as usize]>(offset as usize) {
+        Ok(header) => tcp(family, offset, header[12], header[13]),
+        Err(_) => Frame { class: family + class::TCP, ..other(family, offset) },
+    }
+}
+
+#[inline(always)]
+const fn tcp(family: usize, offset: u32, data_offset: u8, tcp_flags: u8) -> Frame {
+    let length = (data_offset >> 4) as u32 * 4;
+    let length = if length < TCP_MIN { TCP_MIN } else { length };
+    let class = family + class::TCP;
+    Frame { class, tcp_flags, protocol: protocol::TCP, malformed: false, headers: offset + length }
+}
+
+/// Any protocol but TCP, whose header starts at `offset` and is not looked at.
+#[inline(always)]
+const fn plain(family: usize, protocol: u8, offset: u32) -> Frame {
     let (member, length) = match protocol {
         protocol::TCP => (class::TCP, 0),
         protocol::UDP => (class::UDP, UDP_HEADER),
@@ -265,27 +305,13 @@ fn transport(ctx: &TcContext, family: usize, protocol: u8, offset: u32, first: b
         protocol::SCTP => (class::SCTP, SCTP_HEADER),
         _ => (class::OTHER, 0),
     };
-    let plain = Frame { class: (family + member) as u8, ..other(family, offset) };
-    if !first {
-        return plain;
-    }
-    if protocol == protocol::TCP {
-        let Ok(header) = ctx.load::<[u8; TCP_MIN as usize]>(offset as usize) else { return plain };
-        let length = u32::from(header[12] >> 4) * 4;
-        let length = if length < TCP_MIN { TCP_MIN } else { length };
-        return Frame { tcp_flags: header[13], protocol, headers: offset + length, ..plain };
-    }
-    Frame { protocol, headers: offset + length, ..plain }
+    let class = family + member;
+    Frame { class, tcp_flags: 0, protocol, malformed: false, headers: offset + length }
 }
 
+/// Nothing known beyond the family.
 const fn other(family: usize, offset: u32) -> Frame {
-    Frame {
-        class: (family + class::OTHER) as u8,
-        tcp_flags: 0,
-        protocol: 0,
-        malformed: false,
-        headers: offset,
-    }
+    Frame { class: family + class::OTHER, ..Frame::unknown(offset, false) }
 }
 
 /// A number in network order.

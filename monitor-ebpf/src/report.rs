@@ -7,7 +7,6 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_log_ebpf::debug;
 
 /// A frame counted as unknown because a header it announces is broken or missing.
-#[cold]
 #[inline(never)]
 pub(crate) fn malformed(skb: *mut __sk_buff) {
     // SAFETY: the kernel hands every classifier a valid context.
@@ -16,7 +15,6 @@ pub(crate) fn malformed(skb: *mut __sk_buff) {
 }
 
 /// A packet at an interface nobody made a chunk for: it passes uncounted.
-#[cold]
 #[inline(never)]
 pub(crate) fn no_slot(skb: *mut __sk_buff) {
     // SAFETY: the kernel hands every classifier a valid context.
