@@ -13,8 +13,12 @@
 //! holds a handle to a later one. `cargo xtask tidy` checks who imports whom.
 #![deny(unsafe_code)]
 
+pub mod agent;
+pub mod cli;
 pub mod config;
+pub mod export;
 pub mod ledger;
+pub mod metrics;
 pub mod netns;
 pub mod probe;
 pub mod reconcile;

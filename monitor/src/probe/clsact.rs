@@ -16,7 +16,8 @@ use nix::sys::{
 };
 use rtnetlink::{
     packet_core::{
-        NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+        NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+        NetlinkPayload,
     },
     packet_route::{
         RouteNetlinkMessage,
@@ -63,7 +64,17 @@ pub(super) fn attach(
     let name = tcx::interface_name(target)?;
     let made = match qdisc_add_clsact(&name) {
         Ok(()) => true,
-        Err(error) if errno(&error) == Some(libc::EEXIST) => false,
+        Err(error) if errno(&error) == Some(libc::EEXIST) => match qdisc(target)?.as_deref() {
+            Some("clsact") => false,
+            // An `ingress` qdisc would take the filter for egress too, and run it for what is received.
+            other => {
+                let why = format!(
+                    "a qdisc of kind {} stands where clsact would: `tc qdisc del dev {name} ingress`, or count by TCX",
+                    other.unwrap_or("unknown")
+                );
+                return Err(ProbeError::failed("add the clsact qdisc", target, why));
+            }
+        },
         Err(error) => return Err(ProbeError::new("add the clsact qdisc", target, &error)),
     };
     let ours = filters(target, hook)?.into_iter().find(|filter| filter.is_ours(hook));
@@ -148,6 +159,23 @@ fn delete_filter(target: &Target, hook: Hook, filter: &Filter) -> Result<(), Pro
     message.attributes.push(TcAttribute::Kind(filter.kind.clone()));
     let gone = request(RouteNetlinkMessage::DelTrafficFilter(message), NLM_F_ACK).map(drop);
     unless_gone("remove our filter", target, gone)
+}
+
+/// Kind of the qdisc at the place of clsact. The kernel answers the asker only when told to echo.
+fn qdisc(target: &Target) -> Result<Option<String>, ProbeError> {
+    let mut message = TcMessage::with_index(index(target));
+    message.header.parent = tc::TcHandle::CLSACT;
+    let answers = request(RouteNetlinkMessage::GetQueueDiscipline(message), NLM_F_ACK | NLM_F_ECHO)
+        .map_err(|error| ProbeError::new("look at the qdisc", target, &error))?;
+    Ok(answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewQueueDiscipline(qdisc) => {
+            qdisc.attributes.into_iter().find_map(|attribute| match attribute {
+                TcAttribute::Kind(kind) => Some(kind),
+                _ => None,
+            })
+        }
+        _ => None,
+    }))
 }
 
 /// An interface that went away meanwhile took filters and qdisc with it.

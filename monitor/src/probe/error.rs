@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use aya::sys::NetlinkError;
+use aya::programs::{ProgramError, tc::TcError};
 
 /// Why probes could not be opened, attached, read or removed. The variants are what a caller decides by.
 #[derive(Debug, thiserror::Error)]
@@ -95,8 +95,9 @@ pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
         let found = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::raw_os_error)
-            .or_else(|| error.downcast_ref::<NetlinkError>().and_then(NetlinkError::raw_os_error))
-            .or_else(|| error.downcast_ref::<nix::Error>().map(|errno| *errno as i32));
+            .or_else(|| error.downcast_ref::<nix::Error>().map(|errno| *errno as i32))
+            .or_else(|| error.downcast_ref::<ProgramError>().and_then(of_program))
+            .or_else(|| error.downcast_ref::<TcError>().and_then(of_tc));
         if found.is_some() {
             return found;
         }
@@ -105,7 +106,25 @@ pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
     None
 }
 
-/// An error with its causes, each said once.
+/// aya's transparent errors name the cause of their cause, and leave out the cause itself.
+fn of_program(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::TcError(error) => of_tc(error),
+        ProgramError::IOError(error) => error.raw_os_error(),
+        ProgramError::NetlinkError(error) => error.raw_os_error(),
+        _ => None,
+    }
+}
+
+fn of_tc(error: &TcError) -> Option<i32> {
+    match error {
+        TcError::IoError(error) => error.raw_os_error(),
+        TcError::NetlinkError(error) => error.raw_os_error(),
+        _ => None,
+    }
+}
+
+/// An error with its causes, each said once, on one line: of the verifier's log only the end, which says why.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -116,5 +135,44 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         }
         next = error.source();
     }
-    text
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    match lines.as_slice() {
+        [first, .., why, _, _, _] if lines.len() > LOG_LINES => format!("{} … {why}", cut(first)),
+        lines => lines.join("; "),
+    }
+}
+
+/// Lines of a message shown whole.
+const LOG_LINES: usize = 8;
+
+fn cut(line: &str) -> String {
+    line.chars().take(120).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_errno_is_found_where_aya_hides_it_and_decides_the_variant() {
+        let hidden = |errno| ProgramError::TcError(TcError::IoError(io::Error::from_raw_os_error(errno)));
+        assert!(matches!(
+            ProbeError::new("attach", "blue/eth0", &hidden(libc::ENODEV)),
+            ProbeError::Gone { .. }
+        ));
+        assert!(matches!(ProbeError::new("attach", "x", &hidden(libc::EPERM)), ProbeError::Privilege { .. }));
+        assert!(matches!(ProbeError::new("attach", "x", &hidden(libc::EINVAL)), ProbeError::Failed { .. }));
+    }
+
+    #[test]
+    fn a_verifier_log_becomes_one_line_with_its_reason() {
+        let mut log = String::from("Invalid argument. Verifier output: 0: R1=ctx()\n");
+        log.extend((0..1000).map(|n| format!("{n}: (bf) r6 = r1\n")));
+        log += "BPF program is too large. Processed 1000001 insn\nverification time 6 usec\nstack depth 8\nprocessed 1\n";
+        let error = ProbeError::new("load", "ingress", &io::Error::other(log)).to_string();
+        assert_eq!(
+            error,
+            "load on ingress: Invalid argument. Verifier output: 0: R1=ctx() … BPF program is too large. Processed 1000001 insn"
+        );
+    }
 }

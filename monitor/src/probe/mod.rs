@@ -6,6 +6,7 @@
 
 mod abi;
 mod adopt;
+mod attach;
 pub mod bpffs;
 mod carry;
 mod clsact;
@@ -13,21 +14,21 @@ mod error;
 mod load;
 pub mod object;
 mod pins;
+mod retire;
 mod store;
 mod sys;
 mod table;
+mod target;
 mod tcx;
 mod writer;
 
 use std::{
     collections::BTreeSet,
-    fmt,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use log::LevelFilter;
-use monitor_ebpf::{EGRESS, INGRESS};
 
 use crate::{
     ledger::Retired,
@@ -35,9 +36,13 @@ use crate::{
     topology::names::Cookie,
 };
 
-use self::{table::Table, writer::Writer};
+use self::{table::Table, target::Hook, writer::Writer};
 
-pub use self::{error::ProbeError, load::Logger};
+pub use self::{
+    error::ProbeError,
+    load::Logger,
+    target::{Side, Target},
+};
 
 /// Runs a closure on a thread inside the namespace of a target whose side is [`Side::Inside`], after checking that
 /// the namespace it entered has the target's cookie. An error means that the closure did not run.
@@ -69,35 +74,6 @@ pub enum AttachChoice {
     Tcx,
     /// By clsact only.
     Clsact,
-}
-
-/// An interface of a namespace and the end of it that is counted. Its identity is the namespace's cookie, the side and
-/// the interface index; the names are labels.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The namespace whose packets these are.
-    pub cookie: Cookie,
-    /// The namespace's name.
-    pub netns: String,
-    /// The interface's name inside the namespace.
-    pub interface: String,
-    /// Where the programs are.
-    pub side: Side,
-}
-
-/// Which end is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The peer in the host's namespace: what it receives the namespace transmitted.
-    HostEnd {
-        /// Index of the peer in the host's namespace.
-        ifindex: u32,
-    },
-    /// The interface itself, inside the namespace.
-    Inside {
-        /// Index inside the namespace.
-        ifindex: u32,
-    },
 }
 
 /// A target and how it is counted.
@@ -153,10 +129,16 @@ impl Probes {
     /// [`ProbeError::Unsupported`] say what the kernel refused.
     pub fn open(options: Options) -> Result<Self, ProbeError> {
         let pinned = options.pin_dir.is_some();
-        let mode = match options.attach {
-            AttachChoice::Auto if !tcx::is_supported() => AttachMode::Clsact,
-            AttachChoice::Auto | AttachChoice::Tcx => AttachMode::Tcx,
-            AttachChoice::Clsact => AttachMode::Clsact,
+        let mode = match (options.attach, tcx::is_supported()) {
+            (AttachChoice::Tcx, false) => {
+                return Err(ProbeError::Unsupported {
+                    call: "attach by TCX",
+                    object: "any interface".to_owned(),
+                    why: "the kernel knows no such hook (since 6.6)".to_owned(),
+                });
+            }
+            (AttachChoice::Auto, false) | (AttachChoice::Clsact, _) => AttachMode::Clsact,
+            (AttachChoice::Auto | AttachChoice::Tcx, true) => AttachMode::Tcx,
         };
         let (writer, table, logger) = adopt::open(options, mode)?;
         Ok(Self {
@@ -291,49 +273,6 @@ impl Drop for Probes {
     fn drop(&mut self) {
         if !self.pinned {
             self.writer().remove_filters(&self.table);
-        }
-    }
-}
-
-impl Target {
-    /// Index of the interface the programs are on, in the namespace it is in.
-    pub fn ifindex(&self) -> u32 {
-        match self.side {
-            Side::HostEnd { ifindex } | Side::Inside { ifindex } => ifindex,
-        }
-    }
-
-    /// Whether another target is the same interface, whatever their names.
-    pub fn is(&self, other: &Self) -> bool {
-        self.cookie == other.cookie && self.side == other.side
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (place, ifindex) = match self.side {
-            Side::HostEnd { ifindex } => ("host end", ifindex),
-            Side::Inside { ifindex } => ("inside", ifindex),
-        };
-        write!(f, "{}/{} ({place}, index {ifindex})", self.netns, self.interface)
-    }
-}
-
-/// Where a program is attached, as the device sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Hook {
-    Ingress,
-    Egress,
-}
-
-impl Hook {
-    const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
-
-    /// Name of its program in either object.
-    fn program(self) -> &'static str {
-        match self {
-            Self::Ingress => INGRESS,
-            Self::Egress => EGRESS,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One TCX link: made, opened from its pin, given a new program.
 
-use std::path::Path;
+use std::{io, path::Path, thread, time::Duration};
 
 use aya::programs::{
     LinkOrder, MultiProgLink as _, SchedClassifier, TcAttachType,
@@ -15,8 +15,9 @@ use super::{
     sys::{self, LinkInfo},
 };
 
-/// Tries against a rename between looking up the name and attaching by it.
-const TRIES: usize = 8;
+/// Tries against a rename between looking up the name and attaching by it, and the milliseconds waited after each
+/// that found an old link of ours still there.
+const PAUSES_MS: [u64; 8] = [5, 10, 20, 40, 80, 160, 320, 640];
 
 /// Whether this kernel has TCX: asked, not concluded from a version.
 pub(super) fn is_supported() -> bool {
@@ -30,20 +31,27 @@ pub(super) fn attach(
     target: &Target,
     hook: Hook,
 ) -> Result<SchedClassifierLink, ProbeError> {
-    let ifindex = target.ifindex();
-    for _ in 0..TRIES {
+    let (ifindex, call) = (target.ifindex(), "attach by TCX");
+    for pause in PAUSES_MS {
         let name = interface_name(target)?;
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let link = program
+        let attached = program
             .attach_with_options(&name, TcAttachType::from(hook), order)
-            .and_then(|link| program.take_link(link))
-            .map_err(|error| ProbeError::new("attach by TCX", at(target, hook), &error))?;
-        // aya attaches by name, and names change: only the index says which interface it is.
-        if info(&link, target)?.ifindex == ifindex {
-            return Ok(link);
+            .and_then(|link| program.take_link(link));
+        match attached {
+            // aya attaches by name, and names change: only the index says which interface it is.
+            Ok(link) if info(&link, target)?.ifindex == ifindex => return Ok(link),
+            Ok(_elsewhere) => {}
+            // A link whose pin was removed is detached by the kernel a little later; a program attaches once.
+            Err(error) if errno(&error) == Some(libc::EEXIST) => thread::sleep(Duration::from_millis(pause)),
+            Err(error) => return Err(ProbeError::new(call, at(target, hook), &error)),
         }
     }
-    Err(ProbeError::failed("attach by TCX", at(target, hook), "its name changed each time it was looked up"))
+    Err(ProbeError::failed(
+        call,
+        at(target, hook),
+        "it is renamed all the time, or our program is on it already",
+    ))
 }
 
 /// Opens a pinned link; none where there is no such pin.
@@ -93,9 +101,13 @@ pub(super) fn detach(link: &SchedClassifierLink, of: &Target) -> Result<(), Prob
 
 /// The interface's name in the calling thread's namespace.
 pub(super) fn interface_name(target: &Target) -> Result<String, ProbeError> {
-    let name = if_indextoname(target.ifindex())
-        .map_err(|error| ProbeError::new("look up the interface", target, &error))?;
-    name.into_string().map_err(|error| ProbeError::failed("look up the interface", target, error))
+    let call = "look up the interface";
+    let name = if_indextoname(target.ifindex()).map_err(|error| ProbeError::new(call, target, &error))?;
+    if name.is_empty() {
+        // What nix 0.31 makes of an index that does not exist.
+        return Err(ProbeError::new(call, target, &io::Error::from_raw_os_error(libc::ENODEV)));
+    }
+    name.into_string().map_err(|error| ProbeError::failed(call, target, error))
 }
 
 pub(super) fn at(target: &Target, hook: Hook) -> String {
