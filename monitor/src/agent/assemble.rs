@@ -7,7 +7,10 @@ use tracing::warn;
 use crate::{
     ledger::Retired,
     probe::{Reading, Readings},
-    sample::{AgentSample, AttachMode, ByDirection, Counts, InterfaceSample, LinkSample, NetnsSample, NetnsState, Sample},
+    sample::{
+        AgentSample, AttachMode, ByDirection, Counts, InterfaceSample, LinkSample, NetnsSample, NetnsState,
+        Sample,
+    },
     topology::{
         Observed, ObservedLink, ObservedNetns,
         names::{Cookie, IfName, NsName},
@@ -16,7 +19,7 @@ use crate::{
 
 /// Joins links and counts by the cookie of their namespace. A namespace that is counted but has no name any more is
 /// detached: something keeps it alive.
-pub fn assemble(observed: &Observed, readings: Readings, agent: AgentSample) -> Sample {
+pub(super) fn assemble(observed: &Observed, readings: Readings, agent: AgentSample) -> Sample {
     let Readings { interfaces, retired, gone } = readings;
     let mut counted: BTreeMap<Cookie, Vec<Reading>> = BTreeMap::new();
     for reading in interfaces {
@@ -53,14 +56,22 @@ pub fn assemble(observed: &Observed, readings: Readings, agent: AgentSample) -> 
             inode: None,
             state: NetnsState::Detached,
             owned: true,
-            interfaces: readings.into_iter().map(|reading| interface(reading.target.interface.clone(), Some(reading), None)).collect(),
+            interfaces: readings
+                .into_iter()
+                .map(|reading| interface(reading.target.interface.clone(), Some(reading), None))
+                .collect(),
             retired,
         });
     }
     Sample { namespaces, gone, agent }
 }
 
-fn interfaces_of(ends: &Ends<'_>, name: &NsName, netns: &ObservedNetns, readings: Vec<Reading>) -> Vec<InterfaceSample> {
+fn interfaces_of(
+    ends: &Ends<'_>,
+    name: &NsName,
+    netns: &ObservedNetns,
+    readings: Vec<Reading>,
+) -> Vec<InterfaceSample> {
     let mut readings: BTreeMap<String, Reading> =
         readings.into_iter().map(|reading| (reading.target.interface.clone(), reading)).collect();
     let mut interfaces: Vec<_> = netns
@@ -122,7 +133,12 @@ impl<'a> Ends<'a> {
 
     /// The end that this link points to and that points back. Interface indexes repeat across namespaces: where two
     /// links answer, neither is named.
-    fn peer_of(&self, netns: &NsName, name: &IfName, link: &ObservedLink) -> Option<(Option<&'a NsName>, &'a IfName)> {
+    fn peer_of(
+        &self,
+        netns: &NsName,
+        name: &IfName,
+        link: &ObservedLink,
+    ) -> Option<(Option<&'a NsName>, &'a IfName)> {
         let candidates = self.0.get(&(link.peer_ifindex?, link.ifindex))?;
         let mut others = candidates.iter().filter(|(other, ifname)| *other != Some(netns) || *ifname != name);
         let peer = others.next()?;

@@ -103,8 +103,12 @@ impl Engine {
         need_root()?;
         let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
         let (pin_dir, mounted) = pin_dir(host);
-        let options =
-            probe::Options { pin_dir, attach: host.attach, log_level: bpf_log_level(), enter: enter(host.netns_dir.clone()) };
+        let options = probe::Options {
+            pin_dir,
+            attach: host.attach,
+            log_level: bpf_log_level(),
+            enter: enter(host.netns_dir.clone()),
+        };
         let probes = match Probes::open(options) {
             Ok(probes) => Some(probes),
             Err(error) if host.attach != AttachChoice::Auto => {
@@ -216,8 +220,12 @@ impl Engine {
         let Some(probes) = &self.probes else { return Ok(()) };
         // Beside what this look saw, whatever the kernel says our programs are still attached to: an interface of a
         // namespace that lost its name is out of sight, and alive.
-        let complete: Vec<Target> =
-            probes.attached().into_iter().filter(|attached| attached.complete).map(|attached| attached.target).collect();
+        let complete: Vec<Target> = probes
+            .attached()
+            .into_iter()
+            .filter(|attached| attached.complete)
+            .map(|attached| attached.target)
+            .collect();
         let hosts: BTreeSet<u32> = observed.host.values().map(|link| link.ifindex).collect();
         let inside: BTreeSet<(Cookie, u32)> = observed
             .namespaces
@@ -304,7 +312,9 @@ impl Look {
     fn attached(&self) -> Vec<Attached> {
         let readings = pins(&self.host).and_then(|dir| probe::look(&dir).ok()).unwrap_or_default();
         let interfaces = readings.interfaces.into_iter();
-        interfaces.map(|Reading { target, mode, counts: _ }| Attached { target, mode, complete: true }).collect()
+        interfaces
+            .map(|Reading { target, mode, counts: _ }| Attached { target, mode, complete: true })
+            .collect()
     }
 }
 
@@ -332,7 +342,9 @@ impl Perform for Performer<'_> {
 fn need_root() -> Result<(), Failure> {
     match nix::unistd::geteuid().is_root() {
         true => Ok(()),
-        false => Err(Failure::Missing("it enters namespaces and loads eBPF programs: run it as root".to_owned())),
+        false => {
+            Err(Failure::Missing("it enters namespaces and loads eBPF programs: run it as root".to_owned()))
+        }
     }
 }
 
@@ -402,7 +414,9 @@ fn pin_dir(host: &Host) -> (Option<PathBuf>, bool) {
         }
         Err(error) => {
             let path = host.bpffs.display();
-            warn!("no bpffs at {path} and none could be mounted ({error}): counts start now and end with this process");
+            warn!(
+                "no bpffs at {path} and none could be mounted ({error}): counts start now and end with this process"
+            );
             (None, false)
         }
     }

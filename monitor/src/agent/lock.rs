@@ -19,7 +19,9 @@ pub struct RunLock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process holds it.
-    #[error("{run_dir} is held by process {holder}: one agent for each run directory; stop that one or give another --run-dir")]
+    #[error(
+        "{run_dir} is held by process {holder}: one agent for each run directory; stop that one or give another --run-dir"
+    )]
     Held {
         /// The run directory.
         run_dir: PathBuf,

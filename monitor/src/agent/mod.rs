@@ -197,8 +197,11 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
         pass(&state, &topology).await?;
         if let Some(on_start) = on_start.take() {
             let state = Arc::clone(&state);
-            let running =
-                Running { addresses: addresses.clone(), sample: Arc::new(move || state.sample()), stopped: stopped.clone() };
+            let running = Running {
+                addresses: addresses.clone(),
+                sample: Arc::new(move || state.sample()),
+                stopped: stopped.clone(),
+            };
             started = Some(std::thread::spawn(move || on_start(running)));
         }
         // A pass on a host with many namespaces takes time: spend at most half of it passing.
@@ -227,18 +230,27 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
     }
     if let Some(started) = started {
         let ended = blocking(move || started.join()).await?;
-        ended.map_err(|_panic| Failure::Failed(anyhow::anyhow!("what was started beside the agent panicked")))?;
+        ended.map_err(|_panic| {
+            Failure::Failed(anyhow::anyhow!("what was started beside the agent panicked"))
+        })?;
     }
     match cleanup {
         true => blocking(move || engine.remove_everything()).await??,
-        false => info!("what was made stays, and counts go on where they are pinned; --cleanup would remove it"),
+        false => {
+            info!("what was made stays, and counts go on where they are pinned; --cleanup would remove it")
+        }
     }
     Ok(())
 }
 
 /// Hands what the eBPF programs log to our own log.
 async fn forward(logger: Logger) {
-    let mut logger = match AsyncFd::with_interest(logger, Interest::READABLE) {
+    #[expect(
+        deprecated,
+        reason = "what its unsafe successor asks for holds: the logger owns its descriptor for life"
+    )]
+    let registered = AsyncFd::with_interest(logger, Interest::READABLE);
+    let mut logger = match registered {
         Ok(logger) => logger,
         Err(error) => return warn!("what the eBPF programs log is not shown: {error}"),
     };
@@ -312,5 +324,7 @@ fn until(mut stopped: watch::Receiver<bool>) -> impl Future<Output = ()> + Send 
 
 /// Runs kernel work where it may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::Failed(anyhow::anyhow!("a task panicked: {error}")))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::Failed(anyhow::anyhow!("a task panicked: {error}")))
 }

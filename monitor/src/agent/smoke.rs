@@ -28,7 +28,9 @@ pub fn namespace() -> anyhow::Result<()> {
 /// # Errors
 /// What the kernel refused.
 pub fn bridge() -> anyhow::Result<()> {
-    in_new(|kernel| kernel.perform(&Step::CreateBridge { name: name("nm-doctor")?, mtu: None, mac: None::<MacAddr> }))
+    in_new(|kernel| {
+        kernel.perform(&Step::CreateBridge { name: name("nm-doctor")?, mtu: None, mac: None::<MacAddr> })
+    })
 }
 
 /// Can a veth pair be made?
@@ -51,8 +53,10 @@ pub fn count(mode: AttachMode) -> anyhow::Result<()> {
             AttachMode::Clsact => AttachChoice::Clsact,
         };
         let enter = Box::new(|_: &Target, _: &mut (dyn FnMut() + Send)| Err("not needed here".into()));
-        let probes = Probes::open(Options { pin_dir: None, attach, log_level: log::LevelFilter::Off, enter })?;
-        let ifindex = nix::net::if_::if_nametoindex("nm-doctor0").context("the veth just made is not there")?;
+        let probes =
+            Probes::open(Options { pin_dir: None, attach, log_level: log::LevelFilter::Off, enter })?;
+        let ifindex =
+            nix::net::if_::if_nametoindex("nm-doctor0").context("the veth just made is not there")?;
         let cookie = netns::own_identity()?.cookie;
         let side = Side::HostEnd { ifindex };
         let target = Target { cookie, netns: "doctor".to_owned(), interface: "nm-doctor1".to_owned(), side };

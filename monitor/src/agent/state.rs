@@ -11,9 +11,13 @@ use std::{
 use arc_swap::ArcSwap;
 use tracing::info;
 
-use super::{Failure, assemble::assemble, engine::{Engine, PassError}};
+use super::{
+    Failure,
+    assemble::assemble,
+    engine::{Engine, PassError},
+};
 use crate::{
-    export::http::{App, Requests},
+    export::{App, Limits, Requests},
     metrics,
     sample::{AgentSample, RECONCILE_BOUNDS, ReconcileSample, ReloadSample, Sample},
     topology::{Observed, Topology},
@@ -26,7 +30,7 @@ pub(super) struct State {
     passes: Mutex<Passes>,
     overruns: AtomicU64,
     reload: Mutex<ReloadSample>,
-    requests: Requests,
+    requests: Arc<Requests>,
 }
 
 /// The record of passes.
@@ -46,7 +50,7 @@ impl State {
             passes: Mutex::default(),
             overruns: AtomicU64::new(0),
             reload: Mutex::new(ReloadSample { successful: true, last_success: now() }),
-            requests: Requests::default(),
+            requests: Arc::default(),
         }
     }
 
@@ -103,7 +107,7 @@ impl State {
             reconciles: passes.sample.clone(),
             netlink_overruns: self.overruns.load(Ordering::Relaxed),
             config_reload: Some(*self.reload.lock().unwrap_or_else(PoisonError::into_inner)),
-            http_requests: self.requests.snapshot(),
+            http_requests: self.requests.counts(),
         };
         drop(passes);
         Ok(assemble(&self.observed.load(), readings, agent))
@@ -118,7 +122,9 @@ impl State {
                 Box::pin(async move {
                     let rendered = tokio::task::spawn_blocking(move || {
                         let sample = state.sample().map_err(|error| format!("{error:#}"))?;
-                        metrics::render(&Arc::new(sample)).map_err(|error| error.to_string())
+                        metrics::render(&Arc::new(sample))
+                            .map(String::into_bytes)
+                            .map_err(|error| error.to_string())
                     });
                     rendered.await.map_err(|error| error.to_string())?
                 })
@@ -127,14 +133,16 @@ impl State {
                 let passes = ready.passes.lock().unwrap_or_else(PoisonError::into_inner);
                 passes.verdict.clone().unwrap_or_else(|| Err("the first pass is not done yet".to_owned()))
             }),
-            requests: self.requests.clone(),
+            requests: Arc::clone(&self.requests),
+            limits: Limits::default(),
         }
     }
 }
 
 impl Passes {
     fn record(&mut self, seconds: f64) {
-        let bucket = RECONCILE_BOUNDS.iter().position(|&bound| seconds <= bound).unwrap_or(RECONCILE_BOUNDS.len());
+        let bucket =
+            RECONCILE_BOUNDS.iter().position(|&bound| seconds <= bound).unwrap_or(RECONCILE_BOUNDS.len());
         self.sample.durations[bucket] += 1;
         self.sample.seconds += seconds;
     }

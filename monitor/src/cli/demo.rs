@@ -62,17 +62,18 @@ pub(super) fn run(global: &Global, Options { listen, seconds }: &Options) -> Res
 /// Makes traffic and draws until the agent stops.
 fn watch(running: &Running, netns_dir: &Path, limit: Option<Duration>) {
     let stop = Arc::new(AtomicBool::new(false));
-    let workers = [("red", answer as fn(&AtomicBool) -> std::io::Result<()>), ("blue", ask)].map(|(name, work)| {
-        let (stop, dir) = (Arc::clone(&stop), netns_dir.to_owned());
-        thread::spawn(move || {
-            let Ok(name) = name.parse::<NsName>() else { return };
-            match netns::inside(&dir, &name, || work(&stop)) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!("demonstration traffic in {name}: {error}"),
-                Err(error) => tracing::warn!("demonstration traffic in {name}: {error}"),
-            }
-        })
-    });
+    let workers =
+        [("red", answer as fn(&AtomicBool) -> std::io::Result<()>), ("blue", ask)].map(|(name, work)| {
+            let (stop, dir) = (Arc::clone(&stop), netns_dir.to_owned());
+            thread::spawn(move || {
+                let Ok(name) = name.parse::<NsName>() else { return };
+                match netns::inside(&dir, &name, || work(&stop)) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!("demonstration traffic in {name}: {error}"),
+                    Err(error) => tracing::warn!("demonstration traffic in {name}: {error}"),
+                }
+            })
+        });
     draw(running, limit);
     stop.store(true, Ordering::Relaxed);
     for worker in workers {
@@ -90,7 +91,8 @@ fn draw(running: &Running, limit: Option<Duration>) {
         match (running.sample)() {
             Ok(sample) => {
                 let now = Instant::now();
-                let text = screen(&sample, before.as_ref().map(|(then, sample)| (now - *then, sample)), running);
+                let text =
+                    screen(&sample, before.as_ref().map(|(then, sample)| (now - *then, sample)), running);
                 let clear = if terminal { "\x1b[H\x1b[J" } else { "" };
                 if print(&format!("{clear}{text}")).is_err() {
                     return;
@@ -124,7 +126,12 @@ fn screen(sample: &Sample, before: Option<(Duration, &Sample)>, running: &Runnin
             });
             let mut row = vec![netns.label.clone(), interface.name.clone()];
             let totals = ByDirection { receive: counts.receive.total(), transmit: counts.transmit.total() };
-            row.extend(totals.each().iter().flat_map(|(_, total)| [total.packets.to_string(), total.bytes.to_string()]));
+            row.extend(
+                totals
+                    .each()
+                    .iter()
+                    .flat_map(|(_, total)| [total.packets.to_string(), total.bytes.to_string()]),
+            );
             let rates = before.zip(old).map(|((passed, _), old)| {
                 let old = [old.receive.total().packets, old.transmit.total().packets];
                 [totals.receive.packets, totals.transmit.packets].map({
@@ -181,7 +188,9 @@ fn ask(stop: &AtomicBool) -> std::io::Result<()> {
 
 /// One ICMP echo request (RFC 792); the answer is left to the kernel to drop.
 fn echo(sequence: u16) -> std::io::Result<()> {
-    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket};
+    use nix::sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
+    };
     let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
     let mut packet = [0_u8; 64];
     packet[0] = 8;

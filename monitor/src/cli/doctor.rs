@@ -35,8 +35,10 @@ struct Finding {
 }
 
 pub(super) fn run(global: &Global, Options { json }: &Options) -> Result<(), Failure> {
-    let findings: Vec<Finding> =
-        [privileges(), mounts(global), features(), settings(global), programs()].into_iter().flatten().collect();
+    let findings: Vec<Finding> = [privileges(), mounts(global), features(), settings(global), programs()]
+        .into_iter()
+        .flatten()
+        .collect();
     let text = match json {
         true => format!("{:#}\n", json!(findings.iter().map(Finding::to_json).collect::<Vec<_>>())),
         false => report(&findings),
@@ -44,7 +46,9 @@ pub(super) fn run(global: &Global, Options { json }: &Options) -> Result<(), Fai
     print(&text)?;
     match findings.iter().filter(|finding| finding.required && !finding.there).count() {
         0 => Ok(()),
-        missing => Err(Failure::Missing(format!("{missing} of the things it needs are missing (marked MISSING above)"))),
+        missing => Err(Failure::Missing(format!(
+            "{missing} of the things it needs are missing (marked MISSING above)"
+        ))),
     }
 }
 
@@ -91,7 +95,12 @@ const CAPABILITIES: [(&str, u32, bool, &str); 6] = [
     ("CAP_BPF", 39, true, "loading programs and maps: nothing is counted"),
     ("CAP_PERFMON", 38, false, "tracing programs (drops with reason)"),
     ("CAP_SYS_PTRACE", 19, false, "namespaces that only other users' processes hold"),
-    ("CAP_SYS_CHROOT", 18, false, "making namespaces visible from a service with a mount namespace of its own"),
+    (
+        "CAP_SYS_CHROOT",
+        18,
+        false,
+        "making namespaces visible from a service with a mount namespace of its own",
+    ),
 ];
 
 fn privileges() -> Vec<Finding> {
@@ -138,7 +147,9 @@ fn features() -> Vec<Finding> {
     let either = match (&tcx, &clsact) {
         (Ok(()), _) => Finding::needed("counting", true, "by tcx", ""),
         (Err(_), Ok(())) => Finding::needed("counting", true, "by clsact", ""),
-        (Err(error), Err(_)) => Finding::needed("counting", false, format!("{error:#}"), "nothing is counted"),
+        (Err(error), Err(_)) => {
+            Finding::needed("counting", false, format!("{error:#}"), "nothing is counted")
+        }
     };
     vec![
         Finding::tried("network namespace", &smoke::namespace(), "everything"),
@@ -146,8 +157,18 @@ fn features() -> Vec<Finding> {
         Finding::tried("veth", &veth, "wiring namespaces"),
         Finding::tried("bridge", &bridge, "`[[bridge]]` and interfaces on one"),
         either,
-        Finding { required: false, ..Finding::tried("TCX links (6.6)", &tcx, "clsact is used: no links that outlive it, one shared qdisc") },
-        Finding { required: false, ..Finding::tried("clsact (4.5)", &clsact, "the fallback where TCX is missing") },
+        Finding {
+            required: false,
+            ..Finding::tried(
+                "TCX links (6.6)",
+                &tcx,
+                "clsact is used: no links that outlive it, one shared qdisc",
+            )
+        },
+        Finding {
+            required: false,
+            ..Finding::tried("clsact (4.5)", &clsact, "the fallback where TCX is missing")
+        },
     ]
 }
 
@@ -162,9 +183,24 @@ fn settings(global: &Global) -> Vec<Finding> {
     let proc = "/proc/sys/net";
     let _ = global;
     vec![
-        Finding::used("eBPF compiler (JIT)", jit, if jit { "on" } else { "net.core.bpf_jit_enable = 0" }, "speed: programs are interpreted"),
-        Finding::used("IPv6", ipv6, if ipv6 { "on" } else { "off in this kernel or by sysctl" }, "IPv6 addresses in the file"),
-        Finding::used(proc, writable, if writable { "writable" } else { "read-only" }, "settings of namespaces"),
+        Finding::used(
+            "eBPF compiler (JIT)",
+            jit,
+            if jit { "on" } else { "net.core.bpf_jit_enable = 0" },
+            "speed: programs are interpreted",
+        ),
+        Finding::used(
+            "IPv6",
+            ipv6,
+            if ipv6 { "on" } else { "off in this kernel or by sysctl" },
+            "IPv6 addresses in the file",
+        ),
+        Finding::used(
+            proc,
+            writable,
+            if writable { "writable" } else { "read-only" },
+            "settings of namespaces",
+        ),
         Finding::used(
             "limit of namespaces",
             limit.as_deref() != Some("0"),

@@ -32,7 +32,9 @@ pub(super) fn run(global: &Global, Options { json }: &Options) -> Result<(), Fai
     }
     let rows = namespaces.iter().map(|netns| {
         let counts = counted(netns);
-        let number = |value: fn(&Counts) -> u64| counts.as_ref().map_or_else(|| "-".to_owned(), |c| value(c).to_string());
+        let number = |value: fn(&Counts) -> u64| {
+            counts.as_ref().map_or_else(|| "-".to_owned(), |c| value(c).to_string())
+        };
         vec![
             netns.label.clone(),
             state(netns.state).to_owned(),
@@ -45,17 +47,28 @@ pub(super) fn run(global: &Global, Options { json }: &Options) -> Result<(), Fai
             number(|c| c.transmit.total().bytes),
         ]
     });
-    let header = ["NETNS", "STATE", "OURS", "COUNTED", "INTERFACES", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES"];
+    let header = [
+        "NETNS",
+        "STATE",
+        "OURS",
+        "COUNTED",
+        "INTERFACES",
+        "RX PACKETS",
+        "RX BYTES",
+        "TX PACKETS",
+        "TX BYTES",
+    ];
     print(&table::table(&header, 4, rows))
 }
 
 /// Everything counted of a namespace; absent where nothing is.
 pub(super) fn counted(netns: &NetnsSample) -> Option<Counts> {
-    let mut counts = netns.interfaces.iter().filter_map(|interface| interface.counts).fold(None, |sum, counts| {
-        let mut sum: Counts = sum.unwrap_or_default();
-        sum.add(&counts);
-        Some(sum)
-    });
+    let mut counts =
+        netns.interfaces.iter().filter_map(|interface| interface.counts).fold(None, |sum, counts| {
+            let mut sum: Counts = sum.unwrap_or_default();
+            sum.add(&counts);
+            Some(sum)
+        });
     if netns.retired != Counts::default() {
         counts.get_or_insert_default().add(&netns.retired);
     }

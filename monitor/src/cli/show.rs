@@ -29,10 +29,19 @@ pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<
     let view = Engine::look(&global.host())?.view()?;
     let Some(sample) = view.sample.namespaces.iter().find(|found| found.label == *netns) else {
         let known: Vec<_> = view.sample.namespaces.iter().map(|netns| netns.label.as_str()).collect();
-        let known = if known.is_empty() { "there is none".to_owned() } else { format!("there are: {}", known.join(", ")) };
+        let known = if known.is_empty() {
+            "there is none".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
         return Err(Failure::Failed(anyhow::anyhow!("no namespace `{}`; {known}", netns.escape_debug())));
     };
-    let observed = view.observed.namespaces.iter().find(|(name, _)| name.as_str() == netns).map(|(_, observed)| observed);
+    let observed = view
+        .observed
+        .namespaces
+        .iter()
+        .find(|(name, _)| name.as_str() == netns)
+        .map(|(_, observed)| observed);
     match json {
         true => print(&format!("{:#}\n", as_json(sample, observed))),
         false => print(&as_text(sample, observed)),
@@ -41,7 +50,8 @@ pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<
 
 fn as_json(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> serde_json::Value {
     let mut object = to_json(sample);
-    object["routes"] = json!(observed.map(|observed| observed.routes.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    object["routes"] =
+        json!(observed.map(|observed| observed.routes.iter().map(ToString::to_string).collect::<Vec<_>>()));
     object["addresses"] = json!(observed.map(|observed| {
         let links = observed.links.iter();
         links.map(|(name, link)| (name.to_string(), addresses(link))).collect::<serde_json::Map<_, _>>()
@@ -74,7 +84,8 @@ fn as_text(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String {
         sample.cookie
     );
     text.push_str(&interfaces(sample, observed));
-    let routes: Vec<_> = observed.map_or_else(Vec::new, |observed| observed.routes.iter().map(ToString::to_string).collect());
+    let routes: Vec<_> =
+        observed.map_or_else(Vec::new, |observed| observed.routes.iter().map(ToString::to_string).collect());
     if !routes.is_empty() {
         text.push_str(&format!("\nroutes beside those of its addresses\n  {}\n", routes.join("\n  ")));
     }
@@ -85,7 +96,11 @@ fn as_text(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String {
             row
         });
         text.push('\n');
-        text.push_str(&table::table(&["PROTOCOL", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES"], 1, rows));
+        text.push_str(&table::table(
+            &["PROTOCOL", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES"],
+            1,
+            rows,
+        ));
     }
     text
 }
@@ -126,7 +141,12 @@ fn classes(counts: &Counts) -> Vec<(String, [u64; 4])> {
         [a, b, c, d]
     };
     let mut rows: Vec<_> = (0..monitor_ebpf::CLASSES)
-        .map(|index| (class_name(index), numbers(|counts, index| [counts.classes[index].packets, counts.classes[index].bytes], index)))
+        .map(|index| {
+            (
+                class_name(index),
+                numbers(|counts, index| [counts.classes[index].packets, counts.classes[index].bytes], index),
+            )
+        })
         .filter(|(_, numbers)| numbers.iter().any(|&number| number > 0))
         .collect();
     rows.push(("total".to_owned(), numbers(|counts, _| [counts.total().packets, counts.total().bytes], 0)));

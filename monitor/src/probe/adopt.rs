@@ -1,12 +1,17 @@
 //! Taking over what an earlier agent left: its pins are checked, its links get the programs of this build, what has
 //! died meanwhile is moved to its namespace.
 
-use std::sync::{PoisonError, RwLock};
+use std::{
+    path::Path,
+    sync::{PoisonError, RwLock},
+};
+
+use monitor_ebpf::LAYOUT;
 
 use crate::sample::AttachMode;
 
 use super::{
-    Hook, Options, ProbeError,
+    Hook, Options, ProbeError, Readings,
     abi::SlotRecord,
     carry, clsact,
     load::{Loader, Logger, Pair},
@@ -38,12 +43,27 @@ pub(super) fn open(
     let (shared, outer, logger) = loader.shared(pins.as_ref())?;
     let mut store = Store::open(pins.as_ref(), pin_dir.clone())?;
     store.redo()?;
-    let table = RwLock::new(remembered(&store, pins.as_ref())?);
+    let table = remembered(&store, pins.as_ref())?;
+    if let Some(pins) = &pins {
+        pins.remove_unclaimed(|id| table.slots.contains_key(&id))?;
+    }
+    let table = RwLock::new(table);
     let (links, owns) = (Default::default(), Default::default());
     let mut writer = Writer { loader, shared, outer, store, pin_dir, pins, links, owns, enter, mode };
     carry::other_layouts(&mut writer, &table)?;
     adopt_all(&mut writer, &table)?;
     Ok((writer, table.into_inner().unwrap_or_else(PoisonError::into_inner), logger))
+}
+
+/// See [`super::look`].
+pub(super) fn look(pin_dir: &Path) -> Result<Readings, ProbeError> {
+    let pins = Pins::of(pin_dir, LAYOUT);
+    if !pins.in_use() {
+        return Ok(Readings::default());
+    }
+    pins.check()?;
+    let store = Store::open(Some(&pins), Some(pin_dir.to_owned()))?;
+    Ok(remembered(&store, Some(&pins))?.readings())
 }
 
 /// The table as the pinned maps tell it.
@@ -57,7 +77,6 @@ fn remembered(store: &Store, pins: Option<&Pins>) -> Result<Table, ProbeError> {
         let own = (id >= FIRST_OWN).then(|| Own::Pinned(pins.own(id)));
         table.slots.insert(id, Slot { target: record.target(), record, own });
     }
-    pins.remove_unclaimed(|id| table.slots.contains_key(&id))?;
     Ok(table)
 }
 

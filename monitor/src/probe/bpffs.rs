@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use nix::{
-    mount::{MsFlags, mount as mount_fs},
+    mount::{MsFlags, mount as mount_fs, umount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
@@ -18,4 +18,12 @@ pub fn is_bpffs(path: &Path) -> bool {
 /// What mount(2) said; `EPERM` without `CAP_SYS_ADMIN`.
 pub fn mount(path: &Path) -> io::Result<()> {
     mount_fs(Some("bpf"), path, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(io::Error::from)
+}
+
+/// Unmounts a bpffs: `umount PATH`.
+///
+/// # Errors
+/// What umount(2) said; `EBUSY` while somebody is in it.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    umount(path).map_err(io::Error::from)
 }

@@ -24,7 +24,7 @@ mod writer;
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
 };
 
@@ -88,7 +88,7 @@ pub struct Attached {
 }
 
 /// Everything counted, at one moment: no packet is in two places of it, or in none.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Readings {
     /// What is counted now.
     pub interfaces: Vec<Reading>,
@@ -118,6 +118,14 @@ pub struct Probes {
     logger: Mutex<Option<Logger>>,
     mode: AttachMode,
     pinned: bool,
+}
+
+/// Reads what is pinned below a directory, and changes nothing: for who looks while an agent runs, or none does.
+///
+/// # Errors
+/// What is pinned is not what it should be, or cannot be read.
+pub fn look(pin_dir: &Path) -> Result<Readings, ProbeError> {
+    adopt::look(pin_dir)
 }
 
 impl Probes {
@@ -238,24 +246,14 @@ impl Probes {
 
     /// Reads everything counted: the scrape path. Never waits for an interface being attached.
     pub fn read(&self) -> Readings {
-        let table = self.table();
-        let interfaces = table.slots.iter().map(|(id, slot)| Reading {
-            target: slot.target.clone(),
-            mode: slot.record.mode(),
-            counts: table.counts(*id),
-        });
-        Readings {
-            interfaces: interfaces.collect(),
-            retired: table.ledger.namespaces.iter().map(|(cookie, total)| (*cookie, total.clone())).collect(),
-            gone: table.ledger.gone,
-        }
+        self.table().readings()
     }
 
     /// Detaches everything, unpins it and removes the directory for pins. All counts are lost.
     ///
     /// # Errors
     /// The first thing the kernel refused; the rest is removed all the same.
-    pub fn remove_everything(self) -> Result<(), ProbeError> {
+    pub fn remove_everything(&self) -> Result<(), ProbeError> {
         self.writer().remove_everything(&self.table)
     }
 

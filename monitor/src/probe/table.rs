@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    ProbeError, Side, Target,
+    ProbeError, Reading, Readings, Side, Target,
     abi::{self, SlotRecord, Wire},
 };
 
@@ -121,6 +121,20 @@ impl Table {
     pub(super) fn counts(&self, id: u64) -> Result<Counts, ProbeError> {
         let counters = self.counters(id)?;
         Ok(abi::counts(&counters, self.slots[&id].target.side))
+    }
+
+    /// Everything counted.
+    pub(super) fn readings(&self) -> Readings {
+        let interfaces = self.slots.iter().map(|(id, slot)| Reading {
+            target: slot.target.clone(),
+            mode: slot.record.mode(),
+            counts: self.counts(*id),
+        });
+        Readings {
+            interfaces: interfaces.collect(),
+            retired: self.ledger.namespaces.iter().map(|(cookie, total)| (*cookie, total.clone())).collect(),
+            gone: self.ledger.gone,
+        }
     }
 
     /// Whether any slot counts into a chunk.
