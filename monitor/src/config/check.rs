@@ -16,7 +16,7 @@ use toml::Spanned;
 use super::file;
 use crate::topology::{
     Bridge, End, Namespace, Route, Topology, Veth,
-    names::{IfName, LinkId, MacAddr, NsName, Place},
+    names::{IfName, LinkId, MacAddr, NsName, Place, stable_hash},
 };
 
 /// Where in the text, and what is wrong there.

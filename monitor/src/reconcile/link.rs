@@ -20,7 +20,7 @@ use rtnetlink::{
 use super::session::{NetlinkError, Session};
 use crate::topology::{
     Route,
-    names::{IfName, MacAddr},
+    names::MacAddr,
     step::NewEnd,
 };
 
@@ -34,7 +34,7 @@ const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 impl Session {
     /// The link of this name; absent when there is none.
-    pub(super) async fn find(&mut self, name: &IfName) -> Result<Option<Found>, NetlinkError> {
+    pub(super) async fn find(&mut self, name: &str) -> Result<Option<Found>, NetlinkError> {
         let mut asked = LinkMessage::default();
         asked.attributes.push(LinkAttribute::IfName(name.to_string()));
         let link = match self.get(RouteNetlinkMessage::GetLink(asked)).await {
@@ -54,14 +54,11 @@ impl Session {
 
     pub(super) async fn add_bridge(
         &mut self,
-        name: &IfName,
+        name: &str,
         mtu: Option<u32>,
         mac: Option<MacAddr>,
-        alias: &str,
     ) -> Result<(), NetlinkError> {
-        let mut builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge)
-            .name(name.as_str())
-            .alias(alias);
+        let mut builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge).name(name);
         if let Some(mtu) = mtu {
             builder = builder.mtu(mtu);
         }
@@ -71,25 +68,23 @@ impl Session {
         self.request(RouteNetlinkMessage::NewLink(builder.build()), NEW).await
     }
 
-    /// A veth pair: `a` here, `b` in the namespace behind `peer_netns` (or here too). Both down: a peer cannot be set up
-    /// in the same request.
+    /// A veth pair: `a` here, `b` in the namespace behind `peer_netns` (or here too), under the names given. Both down: a
+    /// peer cannot be set up in the same request.
     pub(super) async fn add_veth(
         &mut self,
-        a: &NewEnd,
-        alias: &str,
-        b: &NewEnd,
+        a: (&NewEnd, &str),
+        b: (&NewEnd, &str),
         peer_netns: Option<RawFd>,
     ) -> Result<(), NetlinkError> {
-        let mut peer = LinkMessageBuilder::<LinkUnspec>::new().name(b.link.name.as_str());
+        let mut peer = LinkMessageBuilder::<LinkUnspec>::new().name(b.1);
         if let Some(netns) = peer_netns {
             peer = peer.setns_by_fd(netns);
         }
-        let peer = properties(peer, b).build();
+        let peer = properties(peer, b.0).build();
         let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
-            .name(a.link.name.as_str())
-            .alias(alias)
+            .name(a.1)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
-        self.request(RouteNetlinkMessage::NewLink(properties(pair, a).build()), NEW).await
+        self.request(RouteNetlinkMessage::NewLink(properties(pair, a.0).build()), NEW).await
     }
 
     pub(super) async fn delete_link(&mut self, ifindex: u32) -> Result<(), NetlinkError> {

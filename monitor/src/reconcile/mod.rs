@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 pub use self::session::NetlinkError;
 use self::session::{Session, session};
@@ -21,7 +22,7 @@ use crate::{
     netns::{self, NetnsError, Records},
     topology::{
         Observed, ObservedNetns, Route,
-        names::{IfName, LinkId, NsName, Place},
+        names::{IfName, LinkId, MacAddr, NsName, Place, stable_hash},
         step::{NewEnd, Step},
     },
 };
@@ -91,10 +92,7 @@ impl Kernel {
         match step {
             Step::CreateNetns { name } => Ok(netns::create(&self.netns_dir, &self.records, name)?),
             Step::DeleteNetns { name } => Ok(netns::remove(&self.netns_dir, &self.records, name)?),
-            Step::CreateBridge { name, mtu, mac } => {
-                let alias = format!("{}{name}", self.tag);
-                self.at(&Place::Host, async |session| session.add_bridge(name, *mtu, *mac, &alias).await)
-            }
+            Step::CreateBridge { name, mtu, mac } => self.create_bridge(name, *mtu, *mac),
             Step::CreateVeth { a, b } => self.create_veth(a, b),
             Step::DeleteLink { link } => self.delete_link(link),
             Step::SetBridge { link, from: _, to } => self.set_bridge(link, to.as_ref()),
@@ -159,57 +157,86 @@ impl Kernel {
     ) -> anyhow::Result<()> {
         self.at(&link.place, async |session| {
             let found =
-                session.find(&link.name).await?.with_context(|| format!("there is no link {link}"))?;
+                session.find(link.name.as_str()).await?.with_context(|| format!("there is no link {link}"))?;
             anyhow::Ok(work(session, found.ifindex).await?)
         })
     }
 
+    fn create_bridge(&self, name: &IfName, mtu: Option<u32>, mac: Option<MacAddr>) -> anyhow::Result<()> {
+        let link = LinkId::host(name.clone());
+        let temporary = self.temporary(&link);
+        self.drop_unclaimed(&link.place, &temporary)?;
+        self.at(&link.place, async |session| session.add_bridge(&temporary, mtu, mac).await)?;
+        let claimed = self.claim(&link, &temporary, &link);
+        if claimed.is_err() {
+            self.drop_unclaimed(&link.place, &temporary)?;
+        }
+        claimed
+    }
+
     fn create_veth(&self, a: &NewEnd, b: &NewEnd) -> anyhow::Result<()> {
-        let whose = match (&a.link.place, &b.link.place) {
+        let serves = match (&a.link.place, &b.link.place) {
             // The host's end says whom it serves; elsewhere an end says what it is.
             (Place::Host, Place::Netns(_)) => &b.link,
             _ => &a.link,
         };
-        let alias = format!("{}{whose}", self.tag);
         let peer = match &b.link.place {
             place if *place == a.link.place => None,
             Place::Netns(name) => Some(netns::file(&self.netns_dir, name)?),
             Place::Host => bail!("the end in the host's namespace comes first"),
         };
-        let deadline = Instant::now() + NAME_FREE;
-        loop {
-            let made = self.at(&a.link.place, async |session| {
-                session.add_veth(a, &alias, b, peer.as_ref().map(AsRawFd::as_raw_fd)).await
-            });
-            match made {
-                // The name of a link whose namespace is being torn down is taken, though no dump shows it any more.
-                Err(error)
-                    if is(&error, libc::EEXIST) && Instant::now() < deadline && !self.exists(a, b)? =>
-                {
-                    thread::sleep(Duration::from_millis(10));
-                }
-                Err(error) => return Err(error),
-                Ok(()) => break,
-            }
+        let (name_a, name_b) = (self.temporary(&a.link), self.temporary(&b.link));
+        self.drop_unclaimed(&a.link.place, &name_a)?;
+        self.drop_unclaimed(&b.link.place, &name_b)?;
+        self.at(&a.link.place, async |session| {
+            session.add_veth((a, &name_a), (b, &name_b), peer.as_ref().map(AsRawFd::as_raw_fd)).await
+        })?;
+        drop(peer);
+        let claimed = self.claim(&b.link, &name_b, &b.link).and_then(|()| self.claim(&a.link, &name_a, serves));
+        if claimed.is_err() {
+            self.drop_unclaimed(&a.link.place, &name_a)?;
         }
-        // The alias in a peer's message is not taken by the kernel: the end inside is tagged in a request of its own.
-        let alias = format!("{}{}", self.tag, b.link);
-        let tagged = self
-            .on(&b.link, async |session, ifindex| session.set_link(ifindex, |link| link.alias(alias)).await);
-        if tagged.is_err() {
-            self.delete_link(&a.link)?;
-        }
-        tagged
+        claimed
     }
 
-    fn exists(&self, a: &NewEnd, b: &NewEnd) -> anyhow::Result<bool> {
-        for end in [a, b] {
-            let name = &end.link.name;
-            if self.at(&end.link.place, async |session| session.find(name).await)?.is_some() {
-                return Ok(true);
+    /// Gives a new link its name and its tag in one request: whatever has the name is tagged, also when we are killed
+    /// in between. (The kernel takes no alias when it makes a link.)
+    fn claim(&self, link: &LinkId, temporary: &str, serves: &LinkId) -> anyhow::Result<()> {
+        let alias = format!("{}{serves}", self.tag);
+        let deadline = Instant::now() + NAME_FREE;
+        loop {
+            let claimed = self.at(&link.place, async |session| {
+                let new = session.find(temporary).await?.context("the link just made is gone")?;
+                let name = link.name.as_str();
+                let change = |link: LinkMessageBuilder<LinkUnspec>| link.name(name).alias(alias.as_str());
+                match session.set_link(new.ifindex, change).await {
+                    // A link whose namespace is being taken apart keeps its name a little, though no dump shows it.
+                    Err(error) if error.errno() == Some(libc::EEXIST) && session.find(name).await?.is_none() => Ok(false),
+                    Err(error) => Err(anyhow::Error::from(error).context(format!("cannot name the new link {link}"))),
+                    Ok(()) => Ok(true),
+                }
+            });
+            match claimed? {
+                true => return Ok(()),
+                false if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+                false => bail!("the kernel does not let go of the name {link}"),
             }
         }
-        Ok(false)
+    }
+
+    /// A name that no file can contain and that is the same every time, so that a link left behind by a crash before it
+    /// was claimed is found again.
+    fn temporary(&self, link: &LinkId) -> String {
+        format!("nm+{:011x}", stable_hash(&format!("{}{link}", self.tag)) >> 20)
+    }
+
+    fn drop_unclaimed(&self, place: &Place, temporary: &str) -> anyhow::Result<()> {
+        self.at(place, async |session| {
+            if let Some(found) = session.find(temporary).await? {
+                session.delete_link(found.ifindex).await?;
+            }
+            Ok::<_, NetlinkError>(())
+        })
     }
 
     /// Deletes a link of ours by its index, looked up and checked just before; one that is gone is deleted.
@@ -217,7 +244,7 @@ impl Kernel {
         let gone = |error: &anyhow::Error| {
             matches!(error.downcast_ref(), Some(NetnsError::Missing { .. })) || is(error, libc::ENODEV)
         };
-        let deleted = self.at(&link.place, async |session| match session.find(&link.name).await? {
+        let deleted = self.at(&link.place, async |session| match session.find(link.name.as_str()).await? {
             None => Ok(()),
             Some(found) if !found.alias.as_ref().is_some_and(|alias| alias.starts_with(&self.tag)) => {
                 bail!("{link} is not ours (its alias does not say so), it stays")
@@ -230,10 +257,10 @@ impl Kernel {
     fn set_bridge(&self, link: &LinkId, bridge: Option<&IfName>) -> anyhow::Result<()> {
         self.at(&link.place, async |session| {
             let found =
-                session.find(&link.name).await?.with_context(|| format!("there is no link {link}"))?;
+                session.find(link.name.as_str()).await?.with_context(|| format!("there is no link {link}"))?;
             let bridge = match bridge {
                 Some(name) => {
-                    session.find(name).await?.with_context(|| format!("there is no bridge {name}"))?.ifindex
+                    session.find(name.as_str()).await?.with_context(|| format!("there is no bridge {name}"))?.ifindex
                 }
                 None => 0,
             };
@@ -259,7 +286,7 @@ impl Kernel {
 
 async fn output(session: &mut Session, route: &Route) -> anyhow::Result<Option<u32>> {
     let Some(dev) = &route.dev else { return Ok(None) };
-    Ok(Some(session.find(dev).await?.with_context(|| format!("there is no link {dev}"))?.ifindex))
+    Ok(Some(session.find(dev.as_str()).await?.with_context(|| format!("there is no link {dev}"))?.ifindex))
 }
 
 fn is(error: &anyhow::Error, errno: i32) -> bool {

@@ -68,6 +68,9 @@ pub(super) fn session<T, E: From<NetlinkError>>(
         if connection.socket_mut().socket_mut().set_rx_buf_sz(BUFFER).is_err() {
             tracing::debug!("the netlink buffer stays at its default size");
         }
+        // By default both are swallowed, and a broken connection looks like success.
+        connection.set_forward_ack(true);
+        connection.set_forward_done(true);
         tokio::spawn(connection);
         work(&mut Session { handle }).await
     })
@@ -147,10 +150,14 @@ impl Session {
             match answer.payload {
                 NetlinkPayload::InnerMessage(message) => items.extend(pick(message)),
                 NetlinkPayload::Error(error) => return Err(NetlinkError::Refused(error.to_io())),
+                NetlinkPayload::Done(done) if done.code != 0 => {
+                    return Err(NetlinkError::Refused(io::Error::from_raw_os_error(done.code.saturating_abs())));
+                }
+                NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(items)),
                 _ => {}
             }
         }
-        Ok((!interrupted).then_some(items))
+        Err(NetlinkError::Unacknowledged)
     }
 }
 

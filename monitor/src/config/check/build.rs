@@ -63,7 +63,7 @@ impl Check<'_> {
     /// `blue-eth0`, or where that is too long or taken, a name made of a hash that is the same every time.
     fn made_up(&mut self, netns: &NsName, name: &IfName) -> Option<IfName> {
         let plain = format!("{netns}-{name}");
-        let hashed = format!("nm{:013x}", fnv1a(&format!("{netns}/{name}")) >> 12);
+        let hashed = format!("nm{:013x}", stable_hash(&format!("{netns}/{name}")) >> 12);
         let plain = Some(plain).filter(|plain| plain.len() <= LONGEST);
         let free = plain.into_iter().chain([hashed]).filter_map(|name| name.parse::<IfName>().ok());
         let chosen = free.into_iter().find(|name| !self.hosts.contains(name))?;
@@ -176,10 +176,4 @@ fn shown(end: &file::End) -> String {
         Some(netns) => format!("{}/{}", netns.get_ref(), end.name.get_ref()),
         None => end.name.get_ref().clone(),
     }
-}
-
-/// FNV-1a, 64 bits (RFC 9923): stable over versions and machines.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
