@@ -19,11 +19,15 @@ fn every_bad_file_is_refused_with_line_and_reason() {
     for entry in fs::read_dir(&folder).expect("the bad files") {
         let path = entry.expect("an entry").path();
         let text = fs::read_to_string(&path).expect("a file");
-        let expected = text.lines().next().and_then(|line| line.strip_prefix("# expect: ")).expect("what to expect");
+        let expected =
+            text.lines().next().and_then(|line| line.strip_prefix("# expect: ")).expect("what to expect");
         let (line, fragment) = expected.split_once(": ").expect("a line and a fragment");
         let line: usize = line.parse().expect("a line number");
         let errors = config::load(&path).expect_err(&path.display().to_string());
-        let found = errors.errors.iter().any(|error| error.at.is_some_and(|(at, _)| at == line) && error.what.contains(fragment));
+        let found = errors
+            .errors
+            .iter()
+            .any(|error| error.at.is_some_and(|(at, _)| at == line) && error.what.contains(fragment));
         assert!(found, "{} should say `{fragment}` of line {line}, but says:\n{errors}", path.display());
         assert!(errors.errors.iter().all(|error| !error.what.contains('\n')), "one line each:\n{errors}");
         files += 1;
@@ -100,10 +104,18 @@ fn names_of_host_ends_fit_are_unique_and_stay_the_same() {
         [[namespace]]\nname = \"a-very-long-namespace-name\"\ninterface = [{ name = \"eth0\", bridge = \"b\" }]\n\
         [[namespace]]\nname = \"a-b\"\ninterface = [{ name = \"c\", bridge = \"b\" }]\n\
         [[namespace]]\nname = \"a\"\ninterface = [{ name = \"b-c\", bridge = \"b\" }]\n";
-    let names = |topology: &Topology| topology.veths.iter().map(|veth| veth.a.link.name.to_string()).collect::<Vec<_>>();
+    let names = |topology: &Topology| {
+        topology.veths.iter().map(|veth| veth.a.link.name.to_string()).collect::<Vec<_>>()
+    };
     let first = names(&good(text));
     assert_eq!(first[1], "a-b-c");
-    assert!(first[0].starts_with("nm") && first[0].len() == 15 && first[2].starts_with("nm") && first[2].len() == 15, "{first:?}");
+    assert!(
+        first[0].starts_with("nm")
+            && first[0].len() == 15
+            && first[2].starts_with("nm")
+            && first[2].len() == 15,
+        "{first:?}"
+    );
     assert_eq!(first, names(&good(text)));
 }
 
@@ -112,8 +124,24 @@ fn the_schema_is_json_and_names_every_key() {
     let schema: serde_json::Value = serde_json::from_str(&config::schema()).expect("JSON");
     let text = schema.to_string();
     let keys = [
-        "bridge", "subnet", "gateway", "mtu", "mac", "namespace", "name", "lo", "interface", "host", "address", "route",
-        "to", "via", "dev", "veth", "a", "b",
+        "bridge",
+        "subnet",
+        "gateway",
+        "mtu",
+        "mac",
+        "namespace",
+        "name",
+        "lo",
+        "interface",
+        "host",
+        "address",
+        "route",
+        "to",
+        "via",
+        "dev",
+        "veth",
+        "a",
+        "b",
     ];
     for key in keys {
         assert!(text.contains(&format!("\"{key}\":")), "{key} is missing in the schema");

@@ -18,11 +18,7 @@ use rtnetlink::{
 };
 
 use super::session::{NetlinkError, Session};
-use crate::topology::{
-    Route,
-    names::MacAddr,
-    step::NewEnd,
-};
+use crate::topology::{Route, names::MacAddr, step::NewEnd};
 
 /// What `ip link show dev NAME` knows, as far as it is needed before changing the link.
 pub(super) struct Found {

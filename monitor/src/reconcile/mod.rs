@@ -156,8 +156,10 @@ impl Kernel {
         work: impl AsyncFnOnce(&mut Session, u32) -> Result<(), NetlinkError> + Send,
     ) -> anyhow::Result<()> {
         self.at(&link.place, async |session| {
-            let found =
-                session.find(link.name.as_str()).await?.with_context(|| format!("there is no link {link}"))?;
+            let found = session
+                .find(link.name.as_str())
+                .await?
+                .with_context(|| format!("there is no link {link}"))?;
             anyhow::Ok(work(session, found.ifindex).await?)
         })
     }
@@ -192,7 +194,8 @@ impl Kernel {
             session.add_veth((a, &name_a), (b, &name_b), peer.as_ref().map(AsRawFd::as_raw_fd)).await
         })?;
         drop(peer);
-        let claimed = self.claim(&b.link, &name_b, &b.link).and_then(|()| self.claim(&a.link, &name_a, serves));
+        let claimed =
+            self.claim(&b.link, &name_b, &b.link).and_then(|()| self.claim(&a.link, &name_a, serves));
         if claimed.is_err() {
             self.drop_unclaimed(&a.link.place, &name_a)?;
         }
@@ -211,8 +214,14 @@ impl Kernel {
                 let change = |link: LinkMessageBuilder<LinkUnspec>| link.name(name).alias(alias.as_str());
                 match session.set_link(new.ifindex, change).await {
                     // A link whose namespace is being taken apart keeps its name a little, though no dump shows it.
-                    Err(error) if error.errno() == Some(libc::EEXIST) && session.find(name).await?.is_none() => Ok(false),
-                    Err(error) => Err(anyhow::Error::from(error).context(format!("cannot name the new link {link}"))),
+                    Err(error)
+                        if error.errno() == Some(libc::EEXIST) && session.find(name).await?.is_none() =>
+                    {
+                        Ok(false)
+                    }
+                    Err(error) => {
+                        Err(anyhow::Error::from(error).context(format!("cannot name the new link {link}")))
+                    }
                     Ok(()) => Ok(true),
                 }
             });
@@ -256,11 +265,17 @@ impl Kernel {
 
     fn set_bridge(&self, link: &LinkId, bridge: Option<&IfName>) -> anyhow::Result<()> {
         self.at(&link.place, async |session| {
-            let found =
-                session.find(link.name.as_str()).await?.with_context(|| format!("there is no link {link}"))?;
+            let found = session
+                .find(link.name.as_str())
+                .await?
+                .with_context(|| format!("there is no link {link}"))?;
             let bridge = match bridge {
                 Some(name) => {
-                    session.find(name.as_str()).await?.with_context(|| format!("there is no bridge {name}"))?.ifindex
+                    session
+                        .find(name.as_str())
+                        .await?
+                        .with_context(|| format!("there is no bridge {name}"))?
+                        .ifindex
                 }
                 None => 0,
             };

@@ -151,7 +151,9 @@ impl Session {
                 NetlinkPayload::InnerMessage(message) => items.extend(pick(message)),
                 NetlinkPayload::Error(error) => return Err(NetlinkError::Refused(error.to_io())),
                 NetlinkPayload::Done(done) if done.code != 0 => {
-                    return Err(NetlinkError::Refused(io::Error::from_raw_os_error(done.code.saturating_abs())));
+                    return Err(NetlinkError::Refused(io::Error::from_raw_os_error(
+                        done.code.saturating_abs(),
+                    )));
                 }
                 NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(items)),
                 _ => {}
