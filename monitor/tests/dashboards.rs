@@ -197,7 +197,7 @@ fn check_layout(dashboard: &Value, found: &mut Vec<String>) {
             continue;
         }
         let cells = (x..x + w).flat_map(|column| (y..y + h).map(move |line| (column, line)));
-        if !cells.fold(true, |free, cell| taken.insert(cell) && free) {
+        if cells.filter(|&cell| !taken.insert(cell)).count() > 0 {
             found.push(format!("{title}: overlaps another panel"));
         }
     }
