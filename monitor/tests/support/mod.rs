@@ -10,7 +10,7 @@ use std::{
 ///
 /// # Panics
 /// Without it: these tests fail, they do not skip.
-pub fn promtool() -> Command {
+pub(crate) fn promtool() -> Command {
     let unpacked = || root().join("target/tools/prometheus/usr/bin");
     let dir = std::env::var_os("PROMETHEUS_DIR").map_or_else(unpacked, PathBuf::from);
     let promtool = dir.join("promtool");
@@ -19,8 +19,8 @@ pub fn promtool() -> Command {
 }
 
 /// Runs a command on this standard input.
-#[allow(dead_code, reason = "one of the test programs needs no input")]
-pub fn fed(command: &mut Command, input: &str) -> Output {
+#[allow(dead_code, reason = "not every test program feeds one")]
+pub(crate) fn fed(command: &mut Command, input: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("start");
     child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("feed");
@@ -28,6 +28,6 @@ pub fn fed(command: &mut Command, input: &str) -> Output {
 }
 
 /// The workspace.
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package stands in a workspace")
 }
