@@ -125,9 +125,21 @@ const IPV6: u16 = ethertype::IPV6.to_be();
 const ARP: u16 = ethertype::ARP.to_be();
 const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
 
-/// The quick look behind up to [`MAX_TAGS`] in-band tags.
+/// Any frame, without or with up to [`MAX_TAGS`] in-band tags: the quick look where it can tell, else the walk.
 #[inline(always)]
-pub(crate) fn quick_tagged(skb: *mut __sk_buff) -> Option<Frame> {
+pub(crate) fn any(skb: *mut __sk_buff) -> Frame {
+    Frame::unpack(parse_any(skb))
+}
+
+/// See [`walk_network`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn parse_any(skb: *mut __sk_buff) -> u64 {
+    quick_tagged(skb).unwrap_or_else(|| walk(skb)).pack()
+}
+
+#[inline(always)]
+fn quick_tagged(skb: *mut __sk_buff) -> Option<Frame> {
     const NONE: usize = ETHERNET as usize;
     const ONE: usize = NONE + VLAN_TAG as usize;
     const TWO: usize = ONE + VLAN_TAG as usize;
@@ -179,7 +191,7 @@ impl Frame {
 
 /// Walks all headers of the frame.
 #[inline(always)]
-pub(crate) fn walk(skb: *mut __sk_buff) -> Frame {
+fn walk(skb: *mut __sk_buff) -> Frame {
     let ctx = TcContext::new(skb);
     let mut offset = ETHERNET;
     let Some(mut ethertype) = load_u16(&ctx, offset - 2) else { return Frame::unknown(0, true) };
