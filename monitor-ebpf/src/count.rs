@@ -68,8 +68,10 @@ fn careful(skb: *mut __sk_buff, counters: *mut DirectionCounters, malformed: imp
         (*class).skb_bytes += u64::from((*skb).len);
         (*class).extra_packets += wire.full;
         (*class).extra_bytes += wire.extra_bytes;
-        *size(counters, bounded(bucket_of(wire.full_size) as usize), 0) += wire.full;
-        *size(counters, bounded(bucket_of(wire.last_size) as usize), 0) += 1;
+        if wire.full != 0 {
+            *size(counters, bounded(bucket_of(wire.full_size) as usize), 0) += wire.full;
+        }
+        *size(counters, bucket(wire.last_size), blur((*skb).len)) += 1;
         flags(&mut *counters, frame.tcp_flags);
     }
 }

@@ -2,9 +2,14 @@
 //!
 //! No traffic between namespaces here, and no agent: only what a program makes of one skb.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use aya::programs::{LinkOrder, TcAttachType, tc::TcAttachOptions};
+use aya_log::EbpfLogger;
 use monitor_ebpf::{
     ClassCounters, Counters, DirectionCounters, EGRESS, INGRESS, SIZE_BOUNDS,
     class::{ARP, ICMP, IPV4, IPV6, OTHER, SCTP, TCP, UDP, UNKNOWN},
@@ -324,6 +329,62 @@ fn segments_of_unequal_size_keep_the_packet_count_and_the_bytes() {
     let class = counters.classes[IPV4 + SCTP];
     assert_eq!((class.extra_packets, class.extra_bytes), (3, 3 * 46));
     assert_eq!(counters.sizes[4], 4);
+}
+
+#[test]
+fn diagnostics_name_malformed_frames_and_missing_slots_at_debug_level_only() {
+    let broken = ethernet(0x0800, &[0x44; 40]);
+    let foreign = ethernet(0x88cc, &[0; 46]);
+    for (level, expected) in [
+        (aya_log::Level::Debug, vec!["ifindex 1: malformed frame of 54 bytes counted as unknown"]),
+        (aya_log::Level::Info, vec![]),
+    ] {
+        let mut object = Loaded::shared_logging(1, level as u8).unwrap();
+        object.run(INGRESS, &foreign, PLAIN, 1).unwrap();
+        object.run(INGRESS, &broken, PLAIN, 1).unwrap();
+        assert_eq!(logged(&mut object), expected);
+        // Logged or not, both are counted.
+        assert_eq!(object.take().unwrap().ingress.classes[UNKNOWN].skbs, 2);
+    }
+    let mut elsewhere = Loaded::shared_logging(64, aya_log::Level::Debug as u8).unwrap();
+    elsewhere.run(EGRESS, &foreign, PLAIN, 1).unwrap();
+    assert_eq!(logged(&mut elsewhere), ["ifindex 1: no slot, packet not counted"]);
+}
+
+/// What the program has logged since it was loaded.
+fn logged(object: &mut Loaded) -> Vec<String> {
+    struct Lines(Mutex<Vec<String>>);
+    impl log::Log for Lines {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            assert_eq!(record.level(), log::Level::Debug);
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+        fn flush(&self) {}
+    }
+    let lines = Lines(Mutex::default());
+    EbpfLogger::init_with_logger(object.ebpf(), &lines).unwrap().flush();
+    lines.0.into_inner().unwrap()
+}
+
+/// The kernel reads programs of a loader without CAP_PERFMON more strictly.
+#[test]
+fn bpf_and_net_admin_are_all_the_privileges_the_programs_need() {
+    let counted = "every_frame_is_in_exactly_one_class_to_the_byte_at_both_hooks_of_both_objects";
+    let logged = "diagnostics_name_malformed_frames_and_missing_slots_at_debug_level_only";
+    for (capabilities, enough) in [("-all,+bpf,+net_admin", true), ("-all,+net_admin", false)] {
+        let output = Command::new("setpriv")
+            .args(["--bounding-set", capabilities, "--inh-caps", capabilities])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", counted, logged])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.success(), enough, "{capabilities}: {said}");
+        assert!(said.contains("running 2 tests"), "{said}");
+    }
 }
 
 #[test]
