@@ -210,7 +210,7 @@ pub fn create(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsE
     share(dir)?;
     let path = dir.join(name.as_str());
     clear_stale(&path, records, name)?;
-    let placeholder = OpenOptions::new().read(true).write(true).create_new(true).mode(0).open(&path);
+    let placeholder = OpenOptions::new().read(true).write(true).create_new(true).mode(0o0).open(&path);
     drop(placeholder.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => NetnsError::Exists { path: path.clone() },
         _ => failed_io("create", &path)(error),

@@ -162,7 +162,7 @@ pub struct ReconcileSample {
 pub const RECONCILE_BOUNDS: [f64; 8] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 /// Stages of a pass, the keys of [`ReconcileSample::errors`]; exposed as zeros from the start.
-pub const RECONCILE_STAGES: [&str; 4] = ["observe", "plan", "execute", "attach"];
+pub const RECONCILE_STAGES: [&str; 4] = ["observe", "plan", "execute", "retire"];
 
 /// The last reading of the file.
 #[derive(Clone, Copy, Debug)]

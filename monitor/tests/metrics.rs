@@ -328,7 +328,7 @@ fn agent() -> AgentSample {
         reconciles: ReconcileSample {
             durations,
             seconds: 31.25,
-            errors: [("attach", 2)].into(),
+            errors: [("retire", 2)].into(),
             last_success: Some(1_764_000_000.5),
         },
         netlink_overruns: 3,

@@ -115,7 +115,9 @@ fn seen(link: &ObservedLink, peer: Option<(Option<&NsName>, &IfName)>) -> LinkSa
 }
 
 /// Ends of veth pairs by their own interface index and their peer's: (namespace, `None` for the host's; name).
-struct Ends<'a>(BTreeMap<(u32, u32), Vec<(Option<&'a NsName>, &'a IfName)>>);
+struct Ends<'a>(BTreeMap<(u32, u32), Vec<Place<'a>>>);
+
+type Place<'a> = (Option<&'a NsName>, &'a IfName);
 
 impl<'a> Ends<'a> {
     fn new(observed: &'a Observed) -> Self {

@@ -315,8 +315,8 @@ async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Failure> {
     Ok(listeners)
 }
 
-fn until(mut stopped: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
+async fn until(mut stopped: watch::Receiver<bool>) {
+    {
         // An error means that the sender is gone: stopped too.
         stopped.wait_for(|stopped| *stopped).await.map_or((), |_| ())
     }

@@ -35,10 +35,8 @@ struct Finding {
 }
 
 pub(super) fn run(global: &Global, Options { json }: &Options) -> Result<(), Failure> {
-    let findings: Vec<Finding> = [privileges(), mounts(global), features(), settings(global), programs()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let findings: Vec<Finding> =
+        [privileges(), mounts(global), features(), settings(), programs()].into_iter().flatten().collect();
     let text = match json {
         true => format!("{:#}\n", json!(findings.iter().map(Finding::to_json).collect::<Vec<_>>())),
         false => report(&findings),
@@ -172,16 +170,15 @@ fn features() -> Vec<Finding> {
     ]
 }
 
-fn settings(global: &Global) -> Vec<Finding> {
+fn settings() -> Vec<Finding> {
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
     let is = |path: &str, value: &str| read(path).is_some_and(|text| text == value);
     let jit = !is("/proc/sys/net/core/bpf_jit_enable", "0");
     let ipv6 = is("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0");
     let expedited = is("/sys/kernel/rcu_expedited", "1");
-    let writable = nix::unistd::access("/proc/sys/net", nix::unistd::AccessFlags::W_OK).is_ok();
+    let writable = fs::OpenOptions::new().write(true).open("/proc/sys/net/ipv4/ip_forward").is_ok();
     let limit = read("/proc/sys/user/max_net_namespaces");
     let proc = "/proc/sys/net";
-    let _ = global;
     vec![
         Finding::used(
             "eBPF compiler (JIT)",

@@ -31,7 +31,7 @@ pub(super) fn run(global: &Global, Options { json }: &Options) -> Result<(), Fai
         ));
     }
     let rows = namespaces.iter().map(|netns| {
-        let counts = counted(netns);
+        let counts = netns.counts();
         let number = |value: fn(&Counts) -> u64| {
             counts.as_ref().map_or_else(|| "-".to_owned(), |c| value(c).to_string())
         };
@@ -59,20 +59,6 @@ pub(super) fn run(global: &Global, Options { json }: &Options) -> Result<(), Fai
         "TX BYTES",
     ];
     print(&table::table(&header, 4, rows))
-}
-
-/// Everything counted of a namespace; absent where nothing is.
-pub(super) fn counted(netns: &NetnsSample) -> Option<Counts> {
-    let mut counts =
-        netns.interfaces.iter().filter_map(|interface| interface.counts).fold(None, |sum, counts| {
-            let mut sum: Counts = sum.unwrap_or_default();
-            sum.add(&counts);
-            Some(sum)
-        });
-    if netns.retired != Counts::default() {
-        counts.get_or_insert_default().add(&netns.retired);
-    }
-    counts
 }
 
 pub(super) fn state(state: NetnsState) -> &'static str {
@@ -126,6 +112,6 @@ pub(super) fn to_json(netns: &NetnsSample) -> serde_json::Value {
         "state": state(netns.state),
         "ours": netns.owned,
         "interfaces": interfaces,
-        "counts": counts_json(counted(netns).as_ref()),
+        "counts": counts_json(netns.counts().as_ref()),
     })
 }

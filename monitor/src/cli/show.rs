@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     Global,
-    ls::{counted, state, to_json},
+    ls::{state, to_json},
     mode_name, print, table,
 };
 use crate::{
@@ -56,7 +56,7 @@ fn as_json(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> serde_json
         let links = observed.links.iter();
         links.map(|(name, link)| (name.to_string(), addresses(link))).collect::<serde_json::Map<_, _>>()
     }));
-    let classes = classes(&counted(sample).unwrap_or_default());
+    let classes = classes(&sample.counts().unwrap_or_default());
     object["protocols"] = json!(
         classes
             .iter()
@@ -89,7 +89,7 @@ fn as_text(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String {
     if !routes.is_empty() {
         text.push_str(&format!("\nroutes beside those of its addresses\n  {}\n", routes.join("\n  ")));
     }
-    if let Some(counts) = counted(sample) {
+    if let Some(counts) = sample.counts() {
         let rows = classes(&counts).into_iter().map(|(name, numbers)| {
             let mut row = vec![name];
             row.extend(numbers.map(|number| number.to_string()));

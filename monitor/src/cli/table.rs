@@ -37,10 +37,12 @@ pub(super) fn short(value: f64) -> String {
         value /= 1000.0;
         prefix += 1;
     }
-    let digits = usize::from(value < 10.0 && value.fract() > 0.05);
+    let digits = usize::from(value < 10.0);
+    let number = format!("{value:.digits$}");
+    let number = number.strip_suffix(".0").unwrap_or(&number);
     match PREFIXES[prefix] {
-        "" => format!("{value:.digits$}"),
-        letter => format!("{value:.digits$} {letter}"),
+        "" => number.to_owned(),
+        letter => format!("{number} {letter}"),
     }
 }
 

@@ -47,7 +47,7 @@ const DURATION: Metric = Metric {
 const ERRORS: Metric = Metric::counter(
     "netns_monitor_reconcile_errors_total",
     &["stage"],
-    "Passes that failed, by the stage that failed (observe, plan, execute, attach).",
+    "Passes that failed, by the stage that failed (observe, plan, execute, retire).",
 );
 const LAST_SUCCESS: Metric = Metric::gauge(
     "netns_monitor_reconcile_last_success_timestamp_seconds",

@@ -52,7 +52,7 @@ pub fn execute(
     steps: &[Step],
     performer: &mut impl Perform,
     progress: &mut dyn FnMut(usize, &Step),
-) -> Result<(), ExecuteError> {
+) -> Result<(), Box<ExecuteError>> {
     for (index, step) in steps.iter().enumerate() {
         progress(index, step);
         if let Err(cause) = performer.perform(step) {

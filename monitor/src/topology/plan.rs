@@ -269,10 +269,10 @@ impl Plan<'_> {
         if let Some(to) = mtu.filter(|mtu| *mtu != seen.mtu) {
             self.steps.push(Step::SetMtu { link: link.clone(), from: seen.mtu, to });
         }
-        if let (Some(to), Some(from)) = (mac, seen.mac) {
-            if to != from {
-                self.steps.push(Step::SetMac { link: link.clone(), from, to });
-            }
+        if let (Some(to), Some(from)) = (mac, seen.mac)
+            && to != from
+        {
+            self.steps.push(Step::SetMac { link: link.clone(), from, to });
         }
     }
 
