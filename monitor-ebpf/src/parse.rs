@@ -84,15 +84,15 @@ pub(crate) fn quick<const AT: usize>(skb: *mut __sk_buff) -> Option<Frame> {
                 }
                 let header = packet.add(IPV4_MIN as usize);
                 let payload = AT as u32 + IPV4_MIN;
+                let first = *packet.add(6).cast::<u16>() & FRAGMENT_OFFSET == 0;
                 match *packet.add(9) {
                     protocol::TCP => {
-                        let offset = *packet.add(6).cast::<u16>() & FRAGMENT_OFFSET;
-                        if data + AT + (IPV4_MIN + TCP_MIN) as usize > end || offset != 0 {
+                        if data + AT + (IPV4_MIN + TCP_MIN) as usize > end || !first {
                             return None;
                         }
                         Some(tcp(class::IPV4, payload, *header.add(12), *header.add(13)))
                     }
-                    protocol => Some(plain(class::IPV4, protocol, payload)),
+                    protocol => Some(plain(class::IPV4, protocol, payload, first)),
                 }
             }
             IPV6 => {
@@ -109,7 +109,7 @@ pub(crate) fn quick<const AT: usize>(skb: *mut __sk_buff) -> Option<Frame> {
                         Some(tcp(class::IPV6, payload, *header.add(12), *header.add(13)))
                     }
                     protocol @ (protocol::UDP | protocol::ICMPV6 | protocol::SCTP) => {
-                        Some(plain(class::IPV6, protocol, payload))
+                        Some(plain(class::IPV6, protocol, payload, true))
                     }
                     _ => None,
                 }
@@ -125,9 +125,21 @@ const IPV6: u16 = ethertype::IPV6.to_be();
 const ARP: u16 = ethertype::ARP.to_be();
 const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
 
-/// The quick look behind up to [`MAX_TAGS`] in-band tags.
+/// Any frame, without or with up to [`MAX_TAGS`] in-band tags: the quick look where it can tell, else the walk.
 #[inline(always)]
-pub(crate) fn quick_tagged(skb: *mut __sk_buff) -> Option<Frame> {
+pub(crate) fn any(skb: *mut __sk_buff) -> Frame {
+    Frame::unpack(parse_any(skb))
+}
+
+/// See [`walk_network`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn parse_any(skb: *mut __sk_buff) -> u64 {
+    quick_tagged(skb).unwrap_or_else(|| walk(skb)).pack()
+}
+
+#[inline(always)]
+fn quick_tagged(skb: *mut __sk_buff) -> Option<Frame> {
     const NONE: usize = ETHERNET as usize;
     const ONE: usize = NONE + VLAN_TAG as usize;
     const TWO: usize = ONE + VLAN_TAG as usize;
@@ -179,7 +191,7 @@ impl Frame {
 
 /// Walks all headers of the frame.
 #[inline(always)]
-pub(crate) fn walk(skb: *mut __sk_buff) -> Frame {
+fn walk(skb: *mut __sk_buff) -> Frame {
     let ctx = TcContext::new(skb);
     let mut offset = ETHERNET;
     let Some(mut ethertype) = load_u16(&ctx, offset - 2) else { return Frame::unknown(0, true) };
@@ -274,15 +286,12 @@ fn ipv6(ctx: &TcContext, offset: u32) -> Frame {
 /// The class of a protocol, and its header when `first` says that this fragment carries it.
 #[inline(always)]
 fn transport(ctx: &TcContext, family: usize, protocol: u8, offset: u32, first: bool) -> Frame {
-    if !first {
-        return Frame { class: plain(family, protocol, offset).class, ..other(family, offset) };
-    }
-    if protocol != protocol::TCP {
-        return plain(family, protocol, offset);
+    if protocol != protocol::TCP || !first {
+        return plain(family, protocol, offset, first);
     }
     match ctx.load::<[u8; TCP_MIN as usize]>(offset as usize) {
         Ok(header) => tcp(family, offset, header[12], header[13]),
-        Err(_) => Frame { class: family + class::TCP, ..other(family, offset) },
+        Err(_) => plain(family, protocol, offset, false),
     }
 }
 
@@ -294,9 +303,9 @@ const fn tcp(family: usize, offset: u32, data_offset: u8, tcp_flags: u8) -> Fram
     Frame { class, tcp_flags, protocol: protocol::TCP, malformed: false, headers: offset + length }
 }
 
-/// Any protocol but TCP, whose header starts at `offset` and is not looked at.
+/// A header at `offset` that is not looked at: of any protocol but TCP, or not `there`.
 #[inline(always)]
-const fn plain(family: usize, protocol: u8, offset: u32) -> Frame {
+const fn plain(family: usize, protocol: u8, offset: u32, there: bool) -> Frame {
     let (member, length) = match protocol {
         protocol::TCP => (class::TCP, 0),
         protocol::UDP => (class::UDP, UDP_HEADER),
@@ -305,8 +314,8 @@ const fn plain(family: usize, protocol: u8, offset: u32) -> Frame {
         protocol::SCTP => (class::SCTP, SCTP_HEADER),
         _ => (class::OTHER, 0),
     };
-    let class = family + member;
-    Frame { class, tcp_flags: 0, protocol, malformed: false, headers: offset + length }
+    let (protocol, headers) = if there { (protocol, offset + length) } else { (0, offset) };
+    Frame { class: family + member, tcp_flags: 0, protocol, malformed: false, headers }
 }
 
 /// Nothing known beyond the family.

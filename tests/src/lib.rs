@@ -2,4 +2,6 @@
 
 pub mod frames;
 pub mod host;
+pub mod raw_socket;
+pub mod reference;
 pub mod test_run;

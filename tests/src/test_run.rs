@@ -49,7 +49,15 @@ impl Loaded {
     /// # Errors
     /// What the kernel or the verifier said.
     pub fn shared(ifindex: u32) -> Result<Self> {
-        let mut ebpf = load(monitor::probe::object::SHARED)?;
+        Self::shared_logging(ifindex, 0)
+    }
+
+    /// The same with diagnostics up to an `aya_log::Level`.
+    ///
+    /// # Errors
+    /// What the kernel or the verifier said.
+    pub fn shared_logging(ifindex: u32, level: u8) -> Result<Self> {
+        let mut ebpf = load(monitor::probe::object::SHARED, level)?;
         let chunk = Slots::create(CHUNK_SLOTS, 0).context("create a chunk")?;
         let map = ebpf.map_mut(CHUNKS_MAP).context("no map of chunks")?;
         ArrayOfMaps::<_, Slots>::try_from(map)?.set(ifindex / CHUNK_SLOTS, &chunk, 0)?;
@@ -61,7 +69,7 @@ impl Loaded {
     /// # Errors
     /// What the kernel or the verifier said.
     pub fn inside() -> Result<Self> {
-        let mut ebpf = load(monitor::probe::object::INSIDE)?;
+        let mut ebpf = load(monitor::probe::object::INSIDE, 0)?;
         let own = Slots::try_from(ebpf.take_map(OWN_MAP).context("no map of its own")?)?;
         Ok(Self { ebpf, slots: Some((own, 0)) })
     }
@@ -71,7 +79,7 @@ impl Loaded {
     /// # Errors
     /// What the kernel or the verifier said.
     pub fn baseline() -> Result<Self> {
-        Ok(Self { ebpf: load(monitor::probe::object::BASELINE)?, slots: None })
+        Ok(Self { ebpf: load(monitor::probe::object::BASELINE, 0)?, slots: None })
     }
 
     /// The program called `name`, loaded.
@@ -80,6 +88,11 @@ impl Loaded {
     /// When there is none.
     pub fn program(&mut self, name: &str) -> Result<&mut SchedClassifier> {
         Ok(self.ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+    }
+
+    /// All of the object, for a logger.
+    pub const fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
     }
 
     /// Runs a program `repeat` times on a frame.
@@ -126,9 +139,9 @@ impl Loaded {
     }
 }
 
-/// Loads an object and its classifiers, diagnostics off.
-fn load(object: &[u8]) -> Result<Ebpf> {
-    let mut ebpf = EbpfLoader::new().override_global(LOG_LEVEL, &0_u8, false).load(object)?;
+/// Loads an object and its classifiers.
+fn load(object: &[u8], level: u8) -> Result<Ebpf> {
+    let mut ebpf = EbpfLoader::new().override_global(LOG_LEVEL, &level, false).load(object)?;
     for (name, program) in ebpf.programs_mut() {
         let program: &mut SchedClassifier = program.try_into()?;
         program.load().with_context(|| format!("load {name}"))?;

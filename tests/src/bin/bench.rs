@@ -1,8 +1,9 @@
 //! `bench datapath [--rounds N]`: what a packet costs in the real programs, beside an empty one and one that only adds.
 //!
-//! `BPF_PROG_TEST_RUN` repeats a program inside the kernel. All cases take turns in each round, so that whatever else
-//! the machine does meets them alike, and the medians are compared. Caches are warm and branches are learnt: this
-//! is the cost of the instructions, not of a cold packet.
+//! `BPF_PROG_TEST_RUN` repeats a program inside the kernel. In each round all cases take turns, ten times, so that
+//! whatever else the machine does meets them alike; the best turn is a case's figure of the round, and the medians of
+//! the rounds are compared. Caches are warm and branches are learnt: this is the cost of the instructions, not of a
+//! cold packet.
 
 use std::process::ExitCode;
 
@@ -13,7 +14,9 @@ use monitor_tests::{
     test_run::{Loaded, Skb},
 };
 
-const REPEAT: u32 = 1_000_000;
+const TURNS: u32 = 10;
+/// Runs of the program in one turn.
+const REPEAT: u32 = 100_000;
 /// Nanoseconds above the empty program that a plain TCP or UDP packet may cost.
 const TARGET: u64 = 7;
 
@@ -83,9 +86,14 @@ fn datapath(rounds: usize) -> Result<ExitCode> {
         }
     }
     for _ in 0..rounds {
-        for case in &mut cases {
-            let run = case.object.run(case.program, case.frame, case.skb, REPEAT)?;
-            case.nanoseconds.push(run.nanoseconds);
+        cases.iter_mut().for_each(|case| case.nanoseconds.push(u64::MAX));
+        for _ in 0..TURNS {
+            for Case { object, program, frame, skb, nanoseconds, .. } in &mut cases {
+                let run = object.run(program, frame, *skb, REPEAT)?;
+                if let Some(best) = nanoseconds.last_mut() {
+                    *best = run.nanoseconds.min(*best);
+                }
+            }
         }
     }
     Ok(report(&mut cases, rounds))
@@ -110,7 +118,7 @@ fn report(cases: &mut [Case<'_>], rounds: usize) -> ExitCode {
     let verdict = if worst <= TARGET { "reached" } else { "MISSED" };
     println!(
         "target {verdict}: plain IPv4 and IPv6 TCP and UDP cost at most {worst} ns above the empty program \
-         (to reach: {TARGET}); medians of {rounds} rounds of {REPEAT} runs"
+         (to reach: {TARGET}); medians of {rounds} rounds, best of {TURNS} turns of {REPEAT} runs in each"
     );
     if worst <= TARGET { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
