@@ -12,7 +12,6 @@ mod state;
 
 use std::{
     fmt,
-    future::Future,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -316,9 +315,9 @@ async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Failure> {
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
-    {
-        // An error means that the sender is gone: stopped too.
-        stopped.wait_for(|stopped| *stopped).await.map_or((), |_| ())
+    // An error means that the sender is gone: stopped too.
+    if stopped.wait_for(|stopped| *stopped).await.is_err() {
+        debug!("whoever could stop the server is gone");
     }
 }
 

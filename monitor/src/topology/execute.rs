@@ -57,14 +57,14 @@ pub fn execute(
         progress(index, step);
         if let Err(cause) = performer.perform(step) {
             let (undone, left) = undo(&steps[..index], performer);
-            return Err(ExecuteError {
+            return Err(Box::new(ExecuteError {
                 number: index + 1,
                 of: steps.len(),
                 step: step.clone(),
                 cause,
                 undone,
                 left,
-            });
+            }));
         }
     }
     Ok(())

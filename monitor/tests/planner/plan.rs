@@ -58,7 +58,8 @@ fn planning_on_what_a_plan_has_built_gives_nothing() {
 #[test]
 fn each_drift_is_mended_by_its_own_step_and_no_other() {
     let wanted = topology(EXAMPLE);
-    let drifts: [(fn(&mut Model), &[&str]); 12] = [
+    type Drift = fn(&mut Model);
+    let drifts: [(Drift, &[&str]); 12] = [
         (|model| model.link("nm0").up = false, &["ip link set nm0 up"]),
         (
             |model| model.link("nm0").addresses.clear(),

@@ -83,7 +83,10 @@ fn what_cannot_be_undone_is_reported_and_the_rest_is_undone() {
     });
     let mut model = Model { refuse: Some(plan.len() - 1), never: stuck.clone(), ..Model::default() };
     let error = execute(&plan, &mut model, &mut |_, _| ()).expect_err("refused");
-    assert_eq!(error.left.iter().map(|(step, _)| Some(step.clone())).collect::<Vec<_>>(), [stuck.clone()]);
+    assert_eq!(
+        error.left.iter().map(|(step, _)| Some(step.clone())).collect::<Vec<_>>(),
+        std::slice::from_ref(&stuck)
+    );
     let said = error.to_string();
     let expected = format!("not undone: `{}`: refused", stuck.expect("a step"));
     assert!(said.contains(&expected), "{said}");
