@@ -2,6 +2,8 @@
 #![no_std]
 #![no_main]
 
+mod runtime;
+
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC,
     btf_maps::PerCpuArray,
@@ -30,12 +32,3 @@ fn one_slot(ctx: TcContext) -> i32 {
     }
     TC_ACT_UNSPEC
 }
-
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -28,6 +28,14 @@ pub const INGRESS: &str = "ingress";
 /// See [`INGRESS`].
 pub const EGRESS: &str = "egress";
 
+/// Read-only global (`u8`) of the `shared` object: the level up to which the program logs. aya-log's own name
+/// (`aya_log::LEVEL`), set with `EbpfLoader::override_global`.
+///
+/// The loader must always set it, because aya-log's default (255) logs everything: to `aya_log::Level::Debug as u8` (4)
+/// when the agent logs at debug or finer, else to 0, and then the verifier removes the diagnostics altogether.
+/// The level is part of the loaded program: a change takes effect with the next load.
+pub const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
+
 /// Number of classes; each packet is in exactly one, so Σ classes is the total.
 pub const CLASSES: usize = 12;
 

@@ -152,7 +152,7 @@ pub struct ReconcileSample {
     pub durations: [u64; RECONCILE_BOUNDS.len() + 1],
     /// Sum of the durations in seconds.
     pub seconds: f64,
-    /// Failed passes by stage.
+    /// Failed passes by stage, see [`RECONCILE_STAGES`].
     pub errors: BTreeMap<&'static str, u64>,
     /// When a pass last succeeded (Unix seconds).
     pub last_success: Option<f64>,
@@ -161,6 +161,9 @@ pub struct ReconcileSample {
 /// Upper bounds in seconds of the histogram of reconcile durations.
 pub const RECONCILE_BOUNDS: [f64; 8] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
+/// Stages of a pass, the keys of [`ReconcileSample::errors`]; exposed as zeros from the start.
+pub const RECONCILE_STAGES: [&str; 4] = ["observe", "plan", "execute", "retire"];
+
 /// The last reading of the file.
 #[derive(Clone, Copy, Debug)]
 pub struct ReloadSample {
@@ -168,6 +171,27 @@ pub struct ReloadSample {
     pub successful: bool,
     /// When a reading last succeeded (Unix seconds).
     pub last_success: f64,
+}
+
+impl NetnsSample {
+    /// All that was counted in this namespace: by its interfaces that live and by those that are gone.
+    ///
+    /// Absent where nothing was ever counted, and while one attached interface cannot be read: a sum without it
+    /// would fall, and rise again.
+    pub fn counts(&self) -> Option<Counts> {
+        if self.interfaces.iter().any(|interface| interface.mode.is_some() && interface.counts.is_none()) {
+            return None;
+        }
+        let mut sum = self.retired;
+        self.interfaces.iter().filter_map(|interface| interface.counts.as_ref()).for_each(|c| sum.add(c));
+        self.is_counted().then_some(sum)
+    }
+
+    /// Whether anything in it is or was counted.
+    pub fn is_counted(&self) -> bool {
+        let counted = |interface: &InterfaceSample| interface.mode.is_some() || interface.counts.is_some();
+        self.interfaces.iter().any(counted) || self.retired != Counts::default()
+    }
 }
 
 impl ClassCounts {

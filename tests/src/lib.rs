@@ -10,5 +10,7 @@ pub mod oracle;
 pub mod poll;
 pub mod prometheus;
 pub mod raw_socket;
+pub mod reference;
 pub mod scene;
+pub mod test_run;
 pub mod traffic;

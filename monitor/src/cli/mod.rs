@@ -1,1 +1,180 @@
-//! (being built)
+//! The command line: one file for each subcommand, the exit codes, and what all subcommands share.
+
+mod agent;
+mod apply;
+mod config;
+mod demo;
+mod destroy;
+mod doctor;
+mod ls;
+mod plan;
+mod show;
+mod table;
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    agent::{Failure, engine::Host},
+    probe::AttachChoice,
+    sample::AttachMode,
+};
+
+/// Builds, watches and explains network namespaces.
+///
+/// Creates namespaces and veth pairs from one file, counts every packet of each namespace with eBPF, and serves the
+/// counts to Prometheus.
+#[derive(Debug, Parser)]
+#[command(
+    name = "netns-monitor",
+    version,
+    after_help = "Exit codes: 0 done; 1 failed; 2 bad usage or file, nothing touched; 3 a privilege or kernel feature is missing."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Where the agent keeps its lock and its records of what it made
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/netns-monitor")]
+    run_dir: PathBuf,
+    /// The bpffs that keeps maps and links beyond the agent's life
+    #[arg(long, global = true, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    bpffs: PathBuf,
+    /// Where named namespaces are mounted
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/netns")]
+    netns_dir: PathBuf,
+    /// How the eBPF programs are attached
+    #[arg(long, global = true, value_enum, default_value_t = Attach::Auto)]
+    attach: Attach,
+    /// Least severe level that is logged: error, warn, info, debug or trace, also for a part: info,monitor::probe=debug
+    #[arg(long = "log.level", global = true, value_name = "LEVEL", default_value = "info")]
+    log_level: String,
+    /// Form of the log lines
+    #[arg(long = "log.format", global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+impl Global {
+    fn host(&self) -> Host {
+        Host {
+            run_dir: self.run_dir.clone(),
+            bpffs: self.bpffs.clone(),
+            netns_dir: self.netns_dir.clone(),
+            attach: match self.attach {
+                Attach::Auto => AttachChoice::Auto,
+                Attach::Tcx => AttachChoice::Tcx,
+                Attach::Clsact => AttachChoice::Clsact,
+            },
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep the host as a file says, count, and serve metrics, until stopped
+    Agent(agent::Options),
+    /// Print the steps from what is to what FILE says; change nothing
+    Plan(plan::Options),
+    /// Do those steps
+    Apply(apply::Options),
+    /// Remove what FILE names and this agent made
+    Destroy(destroy::Options),
+    /// List namespaces with their state and counts
+    Ls(ls::Options),
+    /// Show one namespace: identity, interfaces, addresses, routes, counts by protocol
+    Show(show::Options),
+    /// Say which privileges, mounts and kernel features are there, and what is lost without them
+    Doctor(doctor::Options),
+    /// Check a file, print its JSON schema or an example
+    Config(config::Options),
+    /// Run on a small built-in topology with a little traffic, and show the counts move
+    Demo(demo::Options),
+}
+
+/// How the eBPF programs are attached.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Attach {
+    /// TCX where the kernel has it, else clsact
+    Auto,
+    /// TCX links (kernel 6.6 and later) or nothing
+    Tcx,
+    /// Filters on a clsact qdisc
+    Clsact,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Parses the command line, runs the subcommand, and reports a failure in one line on standard error.
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let level = match &command {
+        // The demonstration draws on the terminal: only what went wrong may interrupt it.
+        Command::Demo(_) if global.log_level == "info" => "warn",
+        _ => &global.log_level,
+    };
+    if let Err(error) = init_log(level, global.log_format) {
+        return report(Failure::Usage(format!("--log.level {level}: {error}")));
+    }
+    let done = match command {
+        Command::Agent(options) => agent::run(&global, options),
+        Command::Plan(options) => plan::run(&global, &options),
+        Command::Apply(options) => apply::run(&global, &options),
+        Command::Destroy(options) => destroy::run(&global, &options),
+        Command::Ls(options) => ls::run(&global, &options),
+        Command::Show(options) => show::run(&global, &options),
+        Command::Doctor(options) => doctor::run(&global, &options),
+        Command::Config(options) => config::run(&options),
+        Command::Demo(options) => demo::run(&global, &options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(failure),
+    }
+}
+
+fn report(failure: Failure) -> ExitCode {
+    eprintln!("netns-monitor: {failure}");
+    ExitCode::from(failure.exit_code())
+}
+
+fn init_log(level: &str, format: LogFormat) -> Result<(), String> {
+    let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    }
+    .map_err(|error| error.to_string())
+}
+
+/// Prints to standard output; a reader that went away (`netns-monitor ls | head`) is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(anyhow::anyhow!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn mode_name(mode: Option<AttachMode>) -> &'static str {
+    match mode {
+        Some(AttachMode::Tcx) => "tcx",
+        Some(AttachMode::Clsact) => "clsact",
+        None => "-",
+    }
+}

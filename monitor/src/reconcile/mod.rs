@@ -1,1 +1,309 @@
-//! (being built)
+//! The kernel's wiring: looking at it, and performing steps. Blocking; nothing stays open in between.
+
+mod link;
+mod observe;
+mod session;
+pub mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
+pub use self::session::NetlinkError;
+use self::session::{Session, session};
+use crate::{
+    netns::{self, NetnsError, Records},
+    topology::{
+        Observed, ObservedNetns, Route,
+        names::{IfName, LinkId, MacAddr, NsName, Place, stable_hash},
+        step::{NewEnd, Step},
+    },
+};
+
+/// How long the kernel may take to let go of the name of a veth whose namespace was just deleted.
+const NAME_FREE: Duration = Duration::from_secs(1);
+
+/// The kernel's wiring, as one run directory sees it.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    netns_dir: PathBuf,
+    records: Records,
+    /// What the alias of every link of ours starts with.
+    tag: String,
+}
+
+impl Kernel {
+    /// Opens nothing.
+    pub fn new(netns_dir: &Path, run_dir: &Path) -> Self {
+        let tag = format!("netns-monitor:{}:", run_dir.display());
+        Self { netns_dir: netns_dir.to_owned(), records: Records::new(run_dir), tag }
+    }
+
+    /// Links of the host, and every namespace that is `wanted` or on record, as far as it exists.
+    ///
+    /// # Errors
+    /// What the kernel refused. A namespace that went meanwhile is left out.
+    pub fn observe(&self, wanted: &BTreeSet<NsName>) -> anyhow::Result<Observed> {
+        let host = self.at(&Place::Host, async |session| session.links(&self.tag).await)?;
+        let mut names = wanted.clone();
+        names.extend(self.records.names()?);
+        let mut namespaces = BTreeMap::new();
+        for name in names {
+            if let Some(netns) = self.observe_netns(&name)? {
+                namespaces.insert(name, netns);
+            }
+        }
+        Ok(Observed { host, namespaces })
+    }
+
+    fn observe_netns(&self, name: &NsName) -> anyhow::Result<Option<ObservedNetns>> {
+        let looked = netns::inside(&self.netns_dir, name, || {
+            let identity = netns::own_identity()?;
+            let (links, routes) = session(async |session| {
+                let links = session.links(&self.tag).await?;
+                let routes = session.routes(&links).await?;
+                Ok::<_, NetlinkError>((links, routes))
+            })
+            .with_context(|| format!("cannot look into namespace {name}"))?;
+            let owned = self.records.owns(name, identity.cookie);
+            let netns::Identity { cookie, inode } = identity;
+            anyhow::Ok(ObservedNetns { cookie, inode, owned, links, routes })
+        });
+        match looked {
+            Ok(netns) => netns.map(Some),
+            // What is no namespace shows when somebody wants to make one there.
+            Err(NetnsError::Missing { .. } | NetnsError::Junk { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Performs one step; attaching is not among those performed here.
+    ///
+    /// # Errors
+    /// What the kernel refused, with a hint where one is known.
+    pub fn perform(&self, step: &Step) -> anyhow::Result<()> {
+        match step {
+            Step::CreateNetns { name } => Ok(netns::create(&self.netns_dir, &self.records, name)?),
+            Step::DeleteNetns { name } => Ok(netns::remove(&self.netns_dir, &self.records, name)?),
+            Step::CreateBridge { name, mtu, mac } => self.create_bridge(name, *mtu, *mac),
+            Step::CreateVeth { a, b } => self.create_veth(a, b),
+            Step::DeleteLink { link } => self.delete_link(link),
+            Step::SetBridge { link, from: _, to } => self.set_bridge(link, to.as_ref()),
+            Step::SetMtu { link, from: _, to } => {
+                self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.mtu(*to)).await)
+            }
+            Step::SetMac { link, from: _, to } => self.on(link, async |session, ifindex| {
+                session.set_link(ifindex, |link| link.address(to.0.to_vec())).await
+            }),
+            Step::AddAddress { link, address } => {
+                let done = self.on(link, async |session, ifindex| {
+                    match session.add_address(ifindex, *address).await {
+                        Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
+                        done => done,
+                    }
+                });
+                let hint = if address.addr().is_ipv6() {
+                    " (is IPv6 disabled in the kernel or by sysctl?)"
+                } else {
+                    ""
+                };
+                done.with_context(|| format!("cannot add {address} to {link}{hint}"))
+            }
+            Step::DeleteAddress { link, address } => self.on(link, async |session, ifindex| {
+                match session.delete_address(ifindex, *address).await {
+                    Err(error) if error.errno() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+                    done => done,
+                }
+            }),
+            Step::SetUp { link } => {
+                self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.up()).await)
+            }
+            Step::SetDown { link } => {
+                self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.down()).await)
+            }
+            Step::AddRoute { place, route } => self.add_route(place, route),
+            Step::DeleteRoute { place, route } => self.delete_route(place, route),
+            Step::Attach { link } => bail!("attaching to {link} is not done here"),
+        }
+    }
+
+    /// Runs `work` with a session in a place.
+    fn at<T: Send, E>(
+        &self,
+        place: &Place,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, E> + Send,
+    ) -> anyhow::Result<T>
+    where
+        E: From<NetlinkError> + Into<anyhow::Error> + Send,
+    {
+        match place {
+            Place::Host => session(work).map_err(Into::into),
+            Place::Netns(name) => netns::inside(&self.netns_dir, name, || session(work))?.map_err(Into::into),
+        }
+    }
+
+    /// Runs `work` with a session where the link is, and its index.
+    fn on(
+        &self,
+        link: &LinkId,
+        work: impl AsyncFnOnce(&mut Session, u32) -> Result<(), NetlinkError> + Send,
+    ) -> anyhow::Result<()> {
+        self.at(&link.place, async |session| {
+            let found = session
+                .find(link.name.as_str())
+                .await?
+                .with_context(|| format!("there is no link {link}"))?;
+            anyhow::Ok(work(session, found.ifindex).await?)
+        })
+    }
+
+    fn create_bridge(&self, name: &IfName, mtu: Option<u32>, mac: Option<MacAddr>) -> anyhow::Result<()> {
+        let link = LinkId::host(name.clone());
+        let temporary = self.temporary(&link);
+        self.drop_unclaimed(&link.place, &temporary)?;
+        self.at(&link.place, async |session| session.add_bridge(&temporary, mtu, mac).await)?;
+        let claimed = self.claim(&link, &temporary, &link);
+        if claimed.is_err() {
+            self.drop_unclaimed(&link.place, &temporary)?;
+        }
+        claimed
+    }
+
+    fn create_veth(&self, a: &NewEnd, b: &NewEnd) -> anyhow::Result<()> {
+        let serves = match (&a.link.place, &b.link.place) {
+            // The host's end says whom it serves; elsewhere an end says what it is.
+            (Place::Host, Place::Netns(_)) => &b.link,
+            _ => &a.link,
+        };
+        let peer = match &b.link.place {
+            place if *place == a.link.place => None,
+            Place::Netns(name) => Some(netns::file(&self.netns_dir, name)?),
+            Place::Host => bail!("the end in the host's namespace comes first"),
+        };
+        let (name_a, name_b) = (self.temporary(&a.link), self.temporary(&b.link));
+        self.drop_unclaimed(&a.link.place, &name_a)?;
+        self.drop_unclaimed(&b.link.place, &name_b)?;
+        self.at(&a.link.place, async |session| {
+            session.add_veth((a, &name_a), (b, &name_b), peer.as_ref().map(AsRawFd::as_raw_fd)).await
+        })?;
+        drop(peer);
+        let claimed =
+            self.claim(&b.link, &name_b, &b.link).and_then(|()| self.claim(&a.link, &name_a, serves));
+        if claimed.is_err() {
+            self.drop_unclaimed(&a.link.place, &name_a)?;
+        }
+        claimed
+    }
+
+    /// Gives a new link its name and its tag in one request: whatever has the name is tagged, also when we are killed
+    /// in between. (The kernel takes no alias when it makes a link.)
+    fn claim(&self, link: &LinkId, temporary: &str, serves: &LinkId) -> anyhow::Result<()> {
+        let alias = format!("{}{serves}", self.tag);
+        let deadline = Instant::now() + NAME_FREE;
+        loop {
+            let claimed = self.at(&link.place, async |session| {
+                let new = session.find(temporary).await?.context("the link just made is gone")?;
+                let name = link.name.as_str();
+                let change = |link: LinkMessageBuilder<LinkUnspec>| link.name(name).alias(alias.as_str());
+                match session.set_link(new.ifindex, change).await {
+                    // A link whose namespace is being taken apart keeps its name a little, though no dump shows it.
+                    Err(error)
+                        if error.errno() == Some(libc::EEXIST) && session.find(name).await?.is_none() =>
+                    {
+                        Ok(false)
+                    }
+                    Err(error) => {
+                        Err(anyhow::Error::from(error).context(format!("cannot name the new link {link}")))
+                    }
+                    Ok(()) => Ok(true),
+                }
+            });
+            match claimed? {
+                true => return Ok(()),
+                false if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+                false => bail!("the kernel does not let go of the name {link}"),
+            }
+        }
+    }
+
+    /// A name that no file can contain and that is the same every time, so that a link left behind by a crash before it
+    /// was claimed is found again.
+    fn temporary(&self, link: &LinkId) -> String {
+        format!("nm+{:011x}", stable_hash(&format!("{}{link}", self.tag)) >> 20)
+    }
+
+    fn drop_unclaimed(&self, place: &Place, temporary: &str) -> anyhow::Result<()> {
+        self.at(place, async |session| {
+            if let Some(found) = session.find(temporary).await? {
+                session.delete_link(found.ifindex).await?;
+            }
+            Ok::<_, NetlinkError>(())
+        })
+    }
+
+    /// Deletes a link of ours by its index, looked up and checked just before; one that is gone is deleted.
+    fn delete_link(&self, link: &LinkId) -> anyhow::Result<()> {
+        let gone = |error: &anyhow::Error| {
+            matches!(error.downcast_ref(), Some(NetnsError::Missing { .. })) || is(error, libc::ENODEV)
+        };
+        let deleted = self.at(&link.place, async |session| match session.find(link.name.as_str()).await? {
+            None => Ok(()),
+            Some(found) if !found.alias.as_ref().is_some_and(|alias| alias.starts_with(&self.tag)) => {
+                bail!("{link} is not ours (its alias does not say so), it stays")
+            }
+            Some(found) => Ok(session.delete_link(found.ifindex).await?),
+        });
+        deleted.or_else(|error| if gone(&error) { Ok(()) } else { Err(error) })
+    }
+
+    fn set_bridge(&self, link: &LinkId, bridge: Option<&IfName>) -> anyhow::Result<()> {
+        self.at(&link.place, async |session| {
+            let found = session
+                .find(link.name.as_str())
+                .await?
+                .with_context(|| format!("there is no link {link}"))?;
+            let bridge = match bridge {
+                Some(name) => {
+                    session
+                        .find(name.as_str())
+                        .await?
+                        .with_context(|| format!("there is no bridge {name}"))?
+                        .ifindex
+                }
+                None => 0,
+            };
+            anyhow::Ok(session.set_link(found.ifindex, |link| link.controller(bridge)).await?)
+        })
+    }
+
+    fn add_route(&self, place: &Place, route: &Route) -> anyhow::Result<()> {
+        self.at(place, async |session| {
+            let oif = output(session, route).await?;
+            anyhow::Ok(session.add_route(route, oif).await?)
+        })
+    }
+
+    fn delete_route(&self, place: &Place, route: &Route) -> anyhow::Result<()> {
+        let deleted = self.at(place, async |session| {
+            let oif = output(session, route).await?;
+            anyhow::Ok(session.delete_route(route, oif).await?)
+        });
+        deleted.or_else(|error| if is(&error, libc::ESRCH) { Ok(()) } else { Err(error) })
+    }
+}
+
+async fn output(session: &mut Session, route: &Route) -> anyhow::Result<Option<u32>> {
+    let Some(dev) = &route.dev else { return Ok(None) };
+    Ok(Some(session.find(dev.as_str()).await?.with_context(|| format!("there is no link {dev}"))?.ifindex))
+}
+
+fn is(error: &anyhow::Error, errno: i32) -> bool {
+    error.downcast_ref::<NetlinkError>().is_some_and(|error| error.errno() == Some(errno))
+}

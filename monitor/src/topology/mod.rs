@@ -1,11 +1,13 @@
 //! The wiring a file asks for ([`Topology`]), the wiring the kernel has ([`Observed`]), and the steps
 //! from one to the other ([`plan`]). Pure: nothing here reads or changes the kernel.
 
+mod allocate;
+pub mod execute;
 pub mod names;
 pub mod plan;
 pub mod step;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -162,10 +164,56 @@ pub struct FlowStats {
     pub dropped: u64,
 }
 
+/// As `ip route` prints it.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { to, via, dev } = self;
+        match (to.prefix_len(), via) {
+            (0, Some(_)) => f.write_str("default")?,
+            _ => write!(f, "{to}")?,
+        }
+        if let Some(via) = via {
+            write!(f, " via {via}")?;
+        }
+        match dev {
+            Some(dev) => write!(f, " dev {dev}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Topology {
     /// All ends of all veth pairs, in order.
     pub fn ends(&self) -> impl Iterator<Item = &End> {
         self.veths.iter().flat_map(|veth| [&veth.a, &veth.b])
+    }
+
+    /// The links that programs are attached to: each interface of a namespace is counted at exactly one.
+    pub fn counted(&self) -> impl Iterator<Item = &LinkId> {
+        self.veths.iter().flat_map(Veth::counted)
+    }
+
+    /// The interface whose packets are counted at a link: its peer where the link is the host's end of a pair, else
+    /// the link itself. Absent for links that are not counted.
+    pub fn counted_as(&self, link: &LinkId) -> Option<&LinkId> {
+        let mut pairs = self.veths.iter().map(|veth| (&veth.a.link, &veth.b.link, veth));
+        let (a, b, _) = pairs.find(|(_, _, veth)| veth.counted().any(|counted| counted == link))?;
+        let (this, other) = if a == link { (a, b) } else { (b, a) };
+        Some(if this.place == Place::Host { other } else { this })
+    }
+}
+
+impl Veth {
+    /// The ends that programs are attached to: the host's end, or both where none is the host's. A pair within the
+    /// host is not counted.
+    pub fn counted(&self) -> impl Iterator<Item = &LinkId> {
+        let ends = match (&self.a.link.place, &self.b.link.place) {
+            (Place::Host, Place::Host) => [None, None],
+            (Place::Host, Place::Netns(_)) => [Some(&self.a.link), None],
+            (Place::Netns(_), Place::Host) => [Some(&self.b.link), None],
+            (Place::Netns(_), Place::Netns(_)) => [Some(&self.a.link), Some(&self.b.link)],
+        };
+        ends.into_iter().flatten()
     }
 }
 

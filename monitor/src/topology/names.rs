@@ -93,6 +93,12 @@ impl FromStr for NsName {
     }
 }
 
+/// For names that are made up: FNV-1a, 64 bits (RFC 9923), the same over versions and machines.
+pub fn stable_hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 fn check(text: &str, longest: usize) -> Result<(), String> {
     if text.is_empty() {
         return Err("it is empty".to_owned());

@@ -1,5 +1,7 @@
 //! One change of the kernel, as a value: prints the `ip` line it equals and knows its undo.
 
+use std::fmt;
+
 use ipnet::IpNet;
 
 use super::{
@@ -122,4 +124,113 @@ pub struct NewEnd {
     pub mac: Option<MacAddr>,
     /// MTU in bytes; the kernel's default when absent.
     pub mtu: Option<u32>,
+}
+
+impl Step {
+    /// The step that takes this one back; absent where there is none: what is deleted cannot be brought back, and
+    /// programs go with the link they are attached to.
+    pub fn undo(&self) -> Option<Self> {
+        Some(match self.clone() {
+            Self::CreateNetns { name } => Self::DeleteNetns { name },
+            Self::CreateBridge { name, .. } => Self::DeleteLink { link: LinkId::host(name) },
+            Self::CreateVeth { a, .. } => Self::DeleteLink { link: a.link },
+            Self::SetBridge { link, from, to } => Self::SetBridge { link, from: to, to: from },
+            Self::SetMtu { link, from, to } => Self::SetMtu { link, from: to, to: from },
+            Self::SetMac { link, from, to } => Self::SetMac { link, from: to, to: from },
+            Self::AddAddress { link, address } => Self::DeleteAddress { link, address },
+            Self::DeleteAddress { link, address } => Self::AddAddress { link, address },
+            Self::SetUp { link } => Self::SetDown { link },
+            Self::SetDown { link } => Self::SetUp { link },
+            Self::AddRoute { place, route } => Self::DeleteRoute { place, route },
+            Self::DeleteRoute { place, route } => Self::AddRoute { place, route },
+            Self::DeleteNetns { .. } | Self::DeleteLink { .. } | Self::Attach { .. } => return None,
+        })
+    }
+}
+
+/// The line of `ip` that the step equals.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateNetns { name } => write!(f, "ip netns add {name}"),
+            Self::DeleteNetns { name } => write!(f, "ip netns delete {name}"),
+            Self::CreateBridge { name, mtu, mac } => {
+                write!(f, "ip link add {name}{} type bridge", Properties { mtu: *mtu, mac: *mac })
+            }
+            Self::CreateVeth { a, b } => {
+                let NewEnd { link, mac, mtu } = a;
+                write!(
+                    f,
+                    "{} link add {}{}",
+                    At(&link.place),
+                    link.name,
+                    Properties { mtu: *mtu, mac: *mac }
+                )?;
+                let NewEnd { link, mac, mtu } = b;
+                write!(f, " type veth peer name {}", link.name)?;
+                if let (Place::Netns(netns), true) = (&link.place, link.place != a.link.place) {
+                    write!(f, " netns {netns}")?;
+                }
+                write!(f, "{}", Properties { mtu: *mtu, mac: *mac })
+            }
+            Self::DeleteLink { link } => write!(f, "{} link delete {}", At(&link.place), link.name),
+            Self::SetBridge { link, from: _, to: Some(bridge) } => {
+                write!(f, "{} link set {} master {bridge}", At(&link.place), link.name)
+            }
+            Self::SetBridge { link, from: _, to: None } => {
+                write!(f, "{} link set {} nomaster", At(&link.place), link.name)
+            }
+            Self::SetMtu { link, from: _, to } => {
+                write!(f, "{} link set {} mtu {to}", At(&link.place), link.name)
+            }
+            Self::SetMac { link, from: _, to } => {
+                write!(f, "{} link set {} address {to}", At(&link.place), link.name)
+            }
+            Self::Attach { link } => {
+                write!(f, "# count {link}: attach eBPF to its tcx_ingress and tcx_egress (no ip equivalent)")
+            }
+            Self::AddAddress { link, address } => {
+                // IPv6 addresses are usable at once: nobody else is given the same.
+                let nodad = if matches!(address, IpNet::V6(_)) { " nodad" } else { "" };
+                write!(f, "{} address add {address} dev {}{nodad}", At(&link.place), link.name)
+            }
+            Self::DeleteAddress { link, address } => {
+                write!(f, "{} address delete {address} dev {}", At(&link.place), link.name)
+            }
+            Self::SetUp { link } => write!(f, "{} link set {} up", At(&link.place), link.name),
+            Self::SetDown { link } => write!(f, "{} link set {} down", At(&link.place), link.name),
+            Self::AddRoute { place, route } => write!(f, "{} route add {route}", At(place)),
+            Self::DeleteRoute { place, route } => write!(f, "{} route delete {route}", At(place)),
+        }
+    }
+}
+
+/// `ip`, or `ip -n NETNS`.
+struct At<'a>(&'a Place);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Place::Host => f.write_str("ip"),
+            Place::Netns(netns) => write!(f, "ip -n {netns}"),
+        }
+    }
+}
+
+/// What may be given when a link is made.
+struct Properties {
+    mtu: Option<u32>,
+    mac: Option<MacAddr>,
+}
+
+impl fmt::Display for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(mtu) = self.mtu {
+            write!(f, " mtu {mtu}")?;
+        }
+        match self.mac {
+            Some(mac) => write!(f, " address {mac}"),
+            None => Ok(()),
+        }
+    }
 }

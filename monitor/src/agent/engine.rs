@@ -1,0 +1,423 @@
+//! What `agent`, `apply`, `destroy` and the looking subcommands do to the kernel, in order. Blocking.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::Context as _;
+use tracing::{info, warn};
+
+use super::{Failure, assemble::assemble, lock::RunLock};
+use crate::{
+    netns,
+    probe::{self, AttachChoice, Attached, Enter, Probes, Reading, Readings, Side, Target, bpffs},
+    reconcile::Kernel,
+    sample::{AgentSample, AttachMode, Sample},
+    topology::{
+        Observed, Topology,
+        execute::{self, Perform},
+        names::{Cookie, IfName, LinkId, NsName, Place},
+        plan::{self, PlanOptions},
+        step::Step,
+    },
+};
+
+/// The host's directories, and how to attach.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Lock and records.
+    pub run_dir: PathBuf,
+    /// Where a bpffs is, or can be mounted.
+    pub bpffs: PathBuf,
+    /// Where named namespaces are mounted.
+    pub netns_dir: PathBuf,
+    /// How programs are attached.
+    pub attach: AttachChoice,
+}
+
+/// The kernel in our hands: the lock is held, programs are loaded, what was attached before is adopted.
+pub struct Engine {
+    host: Host,
+    kernel: Kernel,
+    /// Absent where this kernel or our privileges do not allow it: the wiring works all the same.
+    probes: Option<Probes>,
+    /// A pass is one at a time.
+    passing: Mutex<()>,
+    /// A bpffs that this process mounted, to be unmounted when everything is removed.
+    mounted: bool,
+    _lock: RunLock,
+}
+
+/// The kernel, looked at: nothing is changed, no lock is needed.
+pub struct Look {
+    host: Host,
+    kernel: Kernel,
+}
+
+/// What one look saw.
+pub struct View {
+    /// Every named namespace, and the host's links.
+    pub observed: Observed,
+    /// The same with its counts.
+    pub sample: Sample,
+}
+
+/// What one pass did and left.
+pub struct Pass {
+    /// Steps performed.
+    pub steps: usize,
+    /// The kernel after them.
+    pub observed: Observed,
+    /// Interfaces that should be counted and are not.
+    pub unattached: usize,
+}
+
+/// Why a pass failed, and in which stage (a label of the error counter).
+pub struct PassError {
+    /// `observe`, `plan`, `execute` or `retire`.
+    pub stage: &'static str,
+    /// What to tell.
+    pub failure: Failure,
+}
+
+impl From<PassError> for Failure {
+    fn from(error: PassError) -> Self {
+        error.failure
+    }
+}
+
+/// Marks a failure with the stage it came from.
+fn at<E: Into<anyhow::Error>>(stage: &'static str) -> impl FnOnce(E) -> PassError {
+    move |error| PassError { stage, failure: Failure::Failed(error.into()) }
+}
+
+impl Engine {
+    /// Takes the lock, finds or mounts a bpffs, loads the programs and adopts what an earlier life attached.
+    ///
+    /// # Errors
+    /// Another agent holds the run directory; not root. A kernel that cannot count is no error: the log says what is lost.
+    pub fn open(host: &Host) -> Result<Self, Failure> {
+        need_root()?;
+        let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
+        let (pin_dir, mounted) = pin_dir(host);
+        let options = probe::Options {
+            pin_dir,
+            attach: host.attach,
+            log_level: bpf_log_level(),
+            enter: enter(host.netns_dir.clone()),
+        };
+        let probes = match Probes::open(options) {
+            Ok(probes) => Some(probes),
+            Err(error) if host.attach != AttachChoice::Auto => {
+                return Err(Failure::Missing(format!("--attach asks for what cannot be had: {error}")));
+            }
+            Err(error) => {
+                warn!("nothing is counted: {error}; namespaces and links are managed all the same");
+                None
+            }
+        };
+        let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
+        Ok(Self { host: host.clone(), kernel, probes, passing: Mutex::new(()), mounted, _lock: lock })
+    }
+
+    /// The same kernel for who only looks.
+    ///
+    /// # Errors
+    /// Not root: namespaces cannot be entered.
+    pub fn look(host: &Host) -> Result<Look, Failure> {
+        need_root()?;
+        Ok(Look { kernel: Kernel::new(&host.netns_dir, &host.run_dir), host: host.clone() })
+    }
+
+    /// One pass: look, plan, do it, and move the counts of what is gone to where totals are kept.
+    ///
+    /// # Errors
+    /// The stage that failed. What the steps before had done is undone.
+    pub fn pass(&self, topology: &Topology, progress: &mut dyn FnMut(&Step)) -> Result<Pass, PassError> {
+        let _one_at_a_time = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut observed = self.observe(topology).map_err(at("observe"))?;
+        // Before anything new is made: an interface index may be used again.
+        self.retire(&observed).map_err(at("retire"))?;
+        let options = PlanOptions { attach: self.probes.is_some() };
+        let steps = plan::plan(topology, &observed, options).map_err(at("plan"))?;
+        if !steps.is_empty() {
+            let mut performer = Performer { engine: self, topology };
+            execute::execute(&steps, &mut performer, &mut |_, step| progress(step)).map_err(at("execute"))?;
+            observed = self.observe(topology).map_err(at("observe"))?;
+            self.retire(&observed).map_err(at("retire"))?;
+        }
+        let attached = |link: &LinkId| observed.link(link).is_some_and(|link| link.attached);
+        let unattached = topology.counted().filter(|link| !attached(link)).count();
+        Ok(Pass { steps: steps.len(), observed, unattached })
+    }
+
+    /// Removes what the file names and we made. When nothing of ours is left after that, the counts go too.
+    ///
+    /// # Errors
+    /// As [`Engine::pass`].
+    pub fn destroy(&self, topology: &Topology, progress: &mut dyn FnMut(&Step)) -> Result<usize, PassError> {
+        let observed = self.observe(topology).map_err(at("observe"))?;
+        let steps = plan::teardown(topology, &observed);
+        self.take_down(&steps, topology, progress)?;
+        let rest = self.observe(&Topology::default()).map_err(at("observe"))?;
+        self.retire(&rest).map_err(at("retire"))?;
+        if plan::teardown_all(&rest).is_empty() {
+            self.forget().map_err(at("retire"))?;
+        }
+        Ok(steps.len())
+    }
+
+    /// Removes everything we made: namespaces, links, programs, counts, pins.
+    ///
+    /// # Errors
+    /// As [`Engine::pass`].
+    pub fn remove_everything(&self) -> Result<(), PassError> {
+        let observed = self.observe(&Topology::default()).map_err(at("observe"))?;
+        let steps = plan::teardown_all(&observed);
+        self.take_down(&steps, &Topology::default(), &mut |step| info!("{step}"))?;
+        self.forget().map_err(at("retire"))
+    }
+
+    fn take_down(
+        &self,
+        steps: &[Step],
+        topology: &Topology,
+        progress: &mut dyn FnMut(&Step),
+    ) -> Result<(), PassError> {
+        let mut performer = Performer { engine: self, topology };
+        execute::execute(steps, &mut performer, &mut |_, step| progress(step)).map_err(at("execute"))
+    }
+
+    /// Takes programs, maps and pins away, and a bpffs that we mounted.
+    fn forget(&self) -> anyhow::Result<()> {
+        if let Some(probes) = &self.probes {
+            probes.remove_everything()?;
+        }
+        if self.mounted && fs::read_dir(&self.host.bpffs).is_ok_and(|mut entries| entries.next().is_none()) {
+            bpffs::unmount(&self.host.bpffs).context("cannot unmount the bpffs that was mounted at start")?;
+        }
+        Ok(())
+    }
+
+    /// The kernel as it is, with what is counted marked.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn observe(&self, topology: &Topology) -> anyhow::Result<Observed> {
+        let wanted = topology.namespaces.iter().map(|netns| netns.name.clone()).collect();
+        let mut observed = self.kernel.observe(&wanted)?;
+        if let Some(probes) = &self.probes {
+            mark_attached(&mut observed, &probes.attached());
+        }
+        Ok(observed)
+    }
+
+    /// Moves the counts of interfaces and namespaces that are gone to where totals are kept.
+    fn retire(&self, observed: &Observed) -> anyhow::Result<()> {
+        let Some(probes) = &self.probes else { return Ok(()) };
+        // Beside what this look saw, whatever the kernel says our programs are still attached to: an interface of a
+        // namespace that lost its name is out of sight, and alive.
+        let complete: Vec<Target> = probes
+            .attached()
+            .into_iter()
+            .filter(|attached| attached.complete)
+            .map(|attached| attached.target)
+            .collect();
+        let hosts: BTreeSet<u32> = observed.host.values().map(|link| link.ifindex).collect();
+        let inside: BTreeSet<(Cookie, u32)> = observed
+            .namespaces
+            .values()
+            .flat_map(|netns| netns.links.values().map(|link| (netns.cookie, link.ifindex)))
+            .collect();
+        let alive = |target: &Target| {
+            let seen = match target.side {
+                Side::HostEnd { ifindex } => hosts.contains(&ifindex),
+                Side::Inside { ifindex } => inside.contains(&(target.cookie, ifindex)),
+            };
+            seen || complete.iter().any(|other| other.is(target))
+        };
+        let live = observed.namespaces.values().map(|netns| netns.cookie).collect();
+        Ok(probes.retire_dead(&alive, &live)?)
+    }
+
+    /// Counts a link: finds out whose packets these are, and attaches.
+    fn attach(&self, topology: &Topology, link: &LinkId) -> anyhow::Result<()> {
+        let Some(probes) = &self.probes else { return Ok(()) };
+        let whose = topology.counted_as(link).with_context(|| format!("{link} is not in the file"))?;
+        let Place::Netns(netns) = &whose.place else { anyhow::bail!("{whose} is in no namespace") };
+        let cookie = netns::identity(&self.host.netns_dir, netns)?.cookie;
+        let side = match &link.place {
+            Place::Host => Side::HostEnd { ifindex: ifindex(&link.name)? },
+            Place::Netns(place) => {
+                Side::Inside { ifindex: netns::inside(&self.host.netns_dir, place, || ifindex(&link.name))?? }
+            }
+        };
+        let target = Target { cookie, netns: netns.to_string(), interface: whose.name.to_string(), side };
+        Ok(probes.attach(&target)?)
+    }
+
+    /// What is counted, read now; nothing where nothing can be counted.
+    pub fn read(&self) -> Readings {
+        self.probes.as_ref().map_or_else(Readings::default, Probes::read)
+    }
+
+    /// How interfaces are counted; absent where they cannot be.
+    pub fn mode(&self) -> Option<AttachMode> {
+        self.probes.as_ref().map(Probes::mode)
+    }
+
+    /// Whether counts outlive this process.
+    pub fn pinned(&self) -> bool {
+        self.probes.as_ref().is_some_and(Probes::pinned)
+    }
+
+    /// The reader of what the eBPF programs log, once.
+    pub fn take_logger(&self) -> Option<probe::Logger> {
+        self.probes.as_ref().and_then(Probes::take_logger)
+    }
+}
+
+impl Look {
+    /// The steps from what is to what the file says. Changes nothing.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn plan(&self, topology: &Topology) -> Result<Vec<Step>, Failure> {
+        let wanted = topology.namespaces.iter().map(|netns| netns.name.clone()).collect();
+        let mut observed = self.kernel.observe(&wanted)?;
+        mark_attached(&mut observed, &self.attached());
+        Ok(plan::plan(topology, &observed, PlanOptions { attach: true }).map_err(anyhow::Error::from)?)
+    }
+
+    /// Every named namespace with its counts.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn view(&self) -> Result<View, Failure> {
+        let names = netns::list(&self.host.netns_dir).map_err(anyhow::Error::from)?;
+        let wanted = names.into_iter().map(|(name, _)| name).collect();
+        let observed = self.kernel.observe(&wanted)?;
+        let readings = match pins(&self.host) {
+            Some(dir) => probe::look(&dir).map_err(anyhow::Error::from)?,
+            None => Readings::default(),
+        };
+        let sample = assemble(&observed, readings, AgentSample::default());
+        Ok(View { observed, sample })
+    }
+
+    /// What the pins say is counted.
+    fn attached(&self) -> Vec<Attached> {
+        let readings = pins(&self.host).and_then(|dir| probe::look(&dir).ok()).unwrap_or_default();
+        let interfaces = readings.interfaces.into_iter();
+        interfaces
+            .map(|Reading { target, mode, counts: _ }| Attached { target, mode, complete: true })
+            .collect()
+    }
+}
+
+/// Sends attaching to the probes and everything else to the kernel.
+struct Performer<'a> {
+    engine: &'a Engine,
+    topology: &'a Topology,
+}
+
+impl Perform for Performer<'_> {
+    fn perform(&mut self, step: &Step) -> anyhow::Result<()> {
+        match step {
+            // A link that cannot be counted is wired all the same; the next pass tries again, and readiness says so.
+            Step::Attach { link } => {
+                if let Err(error) = self.engine.attach(self.topology, link) {
+                    warn!("{link} is not counted: {error:#}");
+                }
+                Ok(())
+            }
+            step => self.engine.kernel.perform(step),
+        }
+    }
+}
+
+fn need_root() -> Result<(), Failure> {
+    match nix::unistd::geteuid().is_root() {
+        true => Ok(()),
+        false => {
+            Err(Failure::Missing("it enters namespaces and loads eBPF programs: run it as root".to_owned()))
+        }
+    }
+}
+
+fn ifindex(name: &IfName) -> anyhow::Result<u32> {
+    nix::net::if_::if_nametoindex(name.as_str()).with_context(|| format!("no link {name}"))
+}
+
+fn mark_attached(observed: &mut Observed, attached: &[Attached]) {
+    let complete = attached.iter().filter(|attached| attached.complete).map(|attached| &attached.target);
+    let complete: BTreeSet<(Option<Cookie>, u32)> = complete
+        .map(|target| match target.side {
+            Side::HostEnd { ifindex } => (None, ifindex),
+            Side::Inside { ifindex } => (Some(target.cookie), ifindex),
+        })
+        .collect();
+    for link in observed.host.values_mut() {
+        link.attached = complete.contains(&(None, link.ifindex));
+    }
+    for netns in observed.namespaces.values_mut() {
+        for link in netns.links.values_mut() {
+            link.attached = complete.contains(&(Some(netns.cookie), link.ifindex));
+        }
+    }
+}
+
+/// The way into the namespace of a target, checked by its cookie.
+fn enter(netns_dir: PathBuf) -> Enter {
+    Box::new(move |target, work| {
+        let name: NsName = target.netns.parse()?;
+        netns::inside(&netns_dir, &name, || match netns::own_identity() {
+            Ok(identity) if identity.cookie == target.cookie => {
+                work();
+                Ok(())
+            }
+            Ok(_) => Err(format!("{name} is another namespace by now")),
+            Err(error) => Err(error.to_string()),
+        })?
+        .map_err(Into::into)
+    })
+}
+
+/// What the eBPF side may log is what our own log lets through: below that it is not even sent.
+fn bpf_log_level() -> log::LevelFilter {
+    match tracing::level_filters::LevelFilter::current() {
+        level if level >= tracing::level_filters::LevelFilter::DEBUG => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Warn,
+    }
+}
+
+/// Where this run directory's pins are, if a bpffs is there.
+fn pins(host: &Host) -> Option<PathBuf> {
+    let dir = host.bpffs.join(host.run_dir.file_name()?);
+    (bpffs::is_bpffs(&host.bpffs) && dir.is_dir()).then_some(dir)
+}
+
+/// Where pins go: below the bpffs, in a folder named as the run directory is. Mounts a bpffs where a folder waits for one,
+/// as systemd, `bpftool` and `tc` do. Absent where there is none: then counts start with the agent.
+fn pin_dir(host: &Host) -> (Option<PathBuf>, bool) {
+    let Some(name) = host.run_dir.file_name() else { return (None, false) };
+    if bpffs::is_bpffs(&host.bpffs) {
+        return (Some(host.bpffs.join(name)), false);
+    }
+    match bpffs::mount(&host.bpffs) {
+        Ok(()) => {
+            info!("mounted a bpffs at {}", host.bpffs.display());
+            (Some(host.bpffs.join(name)), true)
+        }
+        Err(error) => {
+            let path = host.bpffs.display();
+            warn!(
+                "no bpffs at {path} and none could be mounted ({error}): counts start now and end with this process"
+            );
+            (None, false)
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Trying kernel features for real, in a namespace that exists for the attempt only. For `doctor`.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::{
+    netns,
+    probe::{AttachChoice, Options, Probes, Side, Target},
+    reconcile::Kernel,
+    sample::AttachMode,
+    topology::{
+        names::{IfName, LinkId, MacAddr},
+        step::{NewEnd, Step},
+    },
+};
+
+/// Can a network namespace be made?
+///
+/// # Errors
+/// What the kernel refused.
+pub fn namespace() -> anyhow::Result<()> {
+    netns::in_new(|| ()).map_err(Into::into)
+}
+
+/// Can a bridge be made?
+///
+/// # Errors
+/// What the kernel refused.
+pub fn bridge() -> anyhow::Result<()> {
+    in_new(|kernel| {
+        kernel.perform(&Step::CreateBridge { name: name("nm-doctor")?, mtu: None, mac: None::<MacAddr> })
+    })
+}
+
+/// Can a veth pair be made?
+///
+/// # Errors
+/// What the kernel refused.
+pub fn veth() -> anyhow::Result<()> {
+    in_new(make_veth)
+}
+
+/// Can the packets of a veth be counted in this mode: are the programs accepted by the verifier and attached at both hooks?
+///
+/// # Errors
+/// What the kernel refused.
+pub fn count(mode: AttachMode) -> anyhow::Result<()> {
+    in_new(|kernel| {
+        make_veth(kernel)?;
+        let attach = match mode {
+            AttachMode::Tcx => AttachChoice::Tcx,
+            AttachMode::Clsact => AttachChoice::Clsact,
+        };
+        let enter = Box::new(|_: &Target, _: &mut (dyn FnMut() + Send)| Err("not needed here".into()));
+        let probes =
+            Probes::open(Options { pin_dir: None, attach, log_level: log::LevelFilter::Off, enter })?;
+        let ifindex =
+            nix::net::if_::if_nametoindex("nm-doctor0").context("the veth just made is not there")?;
+        let cookie = netns::own_identity()?.cookie;
+        let side = Side::HostEnd { ifindex };
+        let target = Target { cookie, netns: "doctor".to_owned(), interface: "nm-doctor1".to_owned(), side };
+        Ok(probes.attach(&target)?)
+    })
+}
+
+fn make_veth(kernel: &Kernel) -> anyhow::Result<()> {
+    let end = |text| anyhow::Ok(NewEnd { link: LinkId::host(name(text)?), mac: None, mtu: None });
+    kernel.perform(&Step::CreateVeth { a: end("nm-doctor0")?, b: end("nm-doctor1")? })
+}
+
+fn name(text: &str) -> anyhow::Result<IfName> {
+    Ok(text.parse()?)
+}
+
+/// Runs an attempt in a namespace that goes with it, and with it everything made in it.
+fn in_new(attempt: impl FnOnce(&Kernel) -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
+    // No namespace is named and nothing is recorded: the directories are never opened.
+    netns::in_new(|| attempt(&Kernel::new(Path::new("/nonexistent"), Path::new("/nonexistent"))))?
+}

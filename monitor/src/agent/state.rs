@@ -1,0 +1,155 @@
+//! What the agent remembers between passes and scrapes.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use tracing::info;
+
+use super::{
+    Failure,
+    assemble::assemble,
+    engine::{Engine, PassError},
+};
+use crate::{
+    export::{App, Limits, Requests},
+    metrics,
+    sample::{AgentSample, RECONCILE_BOUNDS, ReconcileSample, ReloadSample, Sample},
+    topology::{Observed, Topology},
+};
+
+/// Shared by the passes, the scrapes and the readiness probe.
+pub(super) struct State {
+    engine: Arc<Engine>,
+    observed: ArcSwap<Observed>,
+    passes: Mutex<Passes>,
+    overruns: AtomicU64,
+    reload: Mutex<ReloadSample>,
+    requests: Arc<Requests>,
+}
+
+/// The record of passes.
+#[derive(Default)]
+struct Passes {
+    sample: ReconcileSample,
+    unattached: u64,
+    /// Why the host is not as the file says; absent when it is. `None` before the first pass.
+    verdict: Option<Result<(), String>>,
+}
+
+impl State {
+    pub(super) fn new(engine: Arc<Engine>) -> Self {
+        Self {
+            engine,
+            observed: ArcSwap::default(),
+            passes: Mutex::default(),
+            overruns: AtomicU64::new(0),
+            reload: Mutex::new(ReloadSample { successful: true, last_success: now() }),
+            requests: Arc::default(),
+        }
+    }
+
+    /// One pass of the engine, recorded. Blocks.
+    pub(super) fn pass(&self, topology: &Topology) -> Result<(), Failure> {
+        let began = Instant::now();
+        let done = self.engine.pass(topology, &mut |step| info!("{step}"));
+        let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        passes.record(began.elapsed().as_secs_f64());
+        match done {
+            Ok(pass) => {
+                passes.sample.last_success = Some(now());
+                passes.unattached = pass.unattached as u64;
+                passes.verdict = Some(match pass.unattached {
+                    0 => Ok(()),
+                    some => Err(format!("{some} interfaces are not counted")),
+                });
+                self.observed.store(Arc::new(pass.observed));
+                Ok(())
+            }
+            Err(PassError { stage, failure }) => {
+                *passes.sample.errors.entry(stage).or_default() += 1;
+                // The log has the whole of it; who can reach the port learns no paths of the host.
+                passes.verdict =
+                    Some(Err(format!("the last pass failed (stage {stage}); the agent's log says why")));
+                drop(passes);
+                // What is there is still shown, as far as it can be seen.
+                if let Ok(observed) = self.engine.observe(topology) {
+                    self.observed.store(Arc::new(observed));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    pub(super) fn count_overrun(&self) {
+        self.overruns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn reloaded(&self, successful: bool) {
+        let mut reload = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        reload.successful = successful;
+        if successful {
+            reload.last_success = now();
+        }
+    }
+
+    /// Everything one scrape reports. Reads maps and memory only; blocks for as long as the maps take.
+    pub(super) fn sample(&self) -> anyhow::Result<Sample> {
+        let readings = self.engine.read();
+        let passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        let agent = AgentSample {
+            mode: self.engine.mode(),
+            pinned: self.engine.pinned(),
+            unattached: passes.unattached,
+            reconciles: passes.sample.clone(),
+            netlink_overruns: self.overruns.load(Ordering::Relaxed),
+            config_reload: Some(*self.reload.lock().unwrap_or_else(PoisonError::into_inner)),
+            http_requests: self.requests.counts(),
+        };
+        drop(passes);
+        Ok(assemble(&self.observed.load(), readings, agent))
+    }
+
+    /// What the HTTP server serves.
+    pub(super) fn app(self: &Arc<Self>) -> App {
+        let (metrics, ready) = (Arc::clone(self), Arc::clone(self));
+        App {
+            metrics: Arc::new(move || {
+                let state = Arc::clone(&metrics);
+                Box::pin(async move {
+                    let rendered = tokio::task::spawn_blocking(move || {
+                        let sample = state.sample().map_err(|error| format!("{error:#}"))?;
+                        metrics::render(&Arc::new(sample))
+                            .map(String::into_bytes)
+                            .map_err(|error| error.to_string())
+                    });
+                    rendered.await.map_err(|error| error.to_string())?
+                })
+            }),
+            ready: Arc::new(move || {
+                let passes = ready.passes.lock().unwrap_or_else(PoisonError::into_inner);
+                passes.verdict.clone().unwrap_or_else(|| Err("the first pass is not done yet".to_owned()))
+            }),
+            requests: Arc::clone(&self.requests),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Passes {
+    fn record(&mut self, seconds: f64) {
+        let bucket =
+            RECONCILE_BOUNDS.iter().position(|&bound| seconds <= bound).unwrap_or(RECONCILE_BOUNDS.len());
+        self.sample.durations[bucket] += 1;
+        self.sample.seconds += seconds;
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

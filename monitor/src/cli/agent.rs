@@ -1,0 +1,37 @@
+//! `netns-monitor agent`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+
+use super::Global;
+use crate::agent::{self, Failure};
+
+/// Options of `agent`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The file that says what shall be (TOML; see `netns-monitor config example`)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where metrics are served; may be given more than once
+    #[arg(long = "web.listen-address", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10490")]
+    listen: Vec<SocketAddr>,
+    /// Make one pass, then exit; what was attached goes on counting
+    #[arg(long)]
+    once: bool,
+    /// When stopped, remove everything that was made: namespaces, links, programs and counts
+    #[arg(long)]
+    cleanup: bool,
+}
+
+pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
+    let Options { config, listen, once, cleanup } = options;
+    agent::run(agent::Options {
+        host: global.host(),
+        source: agent::Source::File(config),
+        listen,
+        once,
+        cleanup,
+        on_start: None,
+    })
+}

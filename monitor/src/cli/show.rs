@@ -1,0 +1,173 @@
+//! `netns-monitor show NS`.
+
+use clap::Args;
+use monitor_ebpf::class;
+use serde_json::json;
+
+use super::{
+    Global,
+    ls::{state, to_json},
+    mode_name, print, table,
+};
+use crate::{
+    agent::{Failure, engine::Engine},
+    sample::{Counts, NetnsSample},
+    topology::ObservedNetns,
+};
+
+/// Options of `show`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Name of the namespace
+    netns: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<(), Failure> {
+    let view = Engine::look(&global.host())?.view()?;
+    let Some(sample) = view.sample.namespaces.iter().find(|found| found.label == *netns) else {
+        let known: Vec<_> = view.sample.namespaces.iter().map(|netns| netns.label.as_str()).collect();
+        let known = if known.is_empty() {
+            "there is none".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        return Err(Failure::Failed(anyhow::anyhow!("no namespace `{}`; {known}", netns.escape_debug())));
+    };
+    let observed = view
+        .observed
+        .namespaces
+        .iter()
+        .find(|(name, _)| name.as_str() == netns)
+        .map(|(_, observed)| observed);
+    match json {
+        true => print(&format!("{:#}\n", as_json(sample, observed))),
+        false => print(&as_text(sample, observed)),
+    }
+}
+
+fn as_json(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> serde_json::Value {
+    let mut object = to_json(sample);
+    object["routes"] =
+        json!(observed.map(|observed| observed.routes.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    object["addresses"] = json!(observed.map(|observed| {
+        let links = observed.links.iter();
+        links.map(|(name, link)| (name.to_string(), addresses(link))).collect::<serde_json::Map<_, _>>()
+    }));
+    let classes = classes(&sample.counts().unwrap_or_default());
+    object["protocols"] = json!(
+        classes
+            .iter()
+            .map(|(name, [rx_packets, rx_bytes, tx_packets, tx_bytes])| json!({
+                "class": name,
+                "receive": { "packets": rx_packets, "bytes": rx_bytes },
+                "transmit": { "packets": tx_packets, "bytes": tx_bytes },
+            }))
+            .collect::<Vec<_>>()
+    );
+    object
+}
+
+fn addresses(link: &crate::topology::ObservedLink) -> serde_json::Value {
+    json!(link.addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+fn as_text(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String {
+    let inode = sample.inode.map_or_else(|| "unknown".to_owned(), |inode| inode.to_string());
+    let ours = if sample.owned { "made by netns-monitor" } else { "not made by netns-monitor" };
+    let mut text = format!(
+        "{}  {}  cookie {}  inode {inode}  {ours}\n\n",
+        sample.label,
+        state(sample.state),
+        sample.cookie
+    );
+    text.push_str(&interfaces(sample, observed));
+    let routes: Vec<_> =
+        observed.map_or_else(Vec::new, |observed| observed.routes.iter().map(ToString::to_string).collect());
+    if !routes.is_empty() {
+        text.push_str(&format!("\nroutes beside those of its addresses\n  {}\n", routes.join("\n  ")));
+    }
+    if let Some(counts) = sample.counts() {
+        let rows = classes(&counts).into_iter().map(|(name, numbers)| {
+            let mut row = vec![name];
+            row.extend(numbers.map(|number| number.to_string()));
+            row
+        });
+        text.push('\n');
+        text.push_str(&table::table(
+            &["PROTOCOL", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES"],
+            1,
+            rows,
+        ));
+    }
+    text
+}
+
+fn interfaces(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String {
+    let unknown = || "-".to_owned();
+    let rows = sample.interfaces.iter().map(|interface| {
+        let link = interface.link.as_ref();
+        let addresses = observed.and_then(|observed| {
+            let (_, link) = observed.links.iter().find(|(name, _)| name.as_str() == interface.name)?;
+            Some(link.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        });
+        let peer = link.and_then(|link| {
+            let name = link.peer_interface.as_ref()?;
+            Some(match link.peer_netns.as_deref() {
+                Some("") | None => name.clone(),
+                Some(netns) => format!("{netns}/{name}"),
+            })
+        });
+        vec![
+            interface.name.clone(),
+            link.map_or_else(unknown, |link| if link.running { "up" } else { "down" }.to_owned()),
+            link.map_or_else(unknown, |link| link.kind.clone()),
+            link.and_then(|link| link.mac).map_or_else(unknown, |mac| mac.to_string()),
+            link.map_or_else(unknown, |link| link.mtu.to_string()),
+            peer.unwrap_or_else(unknown),
+            mode_name(interface.mode).to_owned(),
+            addresses.filter(|text| !text.is_empty()).unwrap_or_else(unknown),
+        ]
+    });
+    table::table(&["INTERFACE", "STATE", "KIND", "MAC", "MTU", "PEER", "COUNTED", "ADDRESSES"], 8, rows)
+}
+
+/// The classes that saw a packet, with receive packets and bytes, transmit packets and bytes; and their sum.
+fn classes(counts: &Counts) -> Vec<(String, [u64; 4])> {
+    let numbers = |of: fn(&crate::sample::DirectionCounts, usize) -> [u64; 2], index| {
+        let ([a, b], [c, d]) = (of(&counts.receive, index), of(&counts.transmit, index));
+        [a, b, c, d]
+    };
+    let mut rows: Vec<_> = (0..monitor_ebpf::CLASSES)
+        .map(|index| {
+            (
+                class_name(index),
+                numbers(|counts, index| [counts.classes[index].packets, counts.classes[index].bytes], index),
+            )
+        })
+        .filter(|(_, numbers)| numbers.iter().any(|&number| number > 0))
+        .collect();
+    rows.push(("total".to_owned(), numbers(|counts, _| [counts.total().packets, counts.total().bytes], 0)));
+    rows
+}
+
+fn class_name(index: usize) -> String {
+    let family = |first: usize, name: &str, icmp: &str| {
+        let protocol = match index - first {
+            class::TCP => "tcp",
+            class::UDP => "udp",
+            class::ICMP => icmp,
+            class::SCTP => "sctp",
+            _ => "other",
+        };
+        format!("{name} {protocol}")
+    };
+    match index {
+        class::ARP => "arp".to_owned(),
+        class::UNKNOWN => "other".to_owned(),
+        index if index >= class::IPV6 => family(class::IPV6, "ipv6", "icmpv6"),
+        _ => family(class::IPV4, "ipv4", "icmp"),
+    }
+}

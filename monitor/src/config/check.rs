@@ -1,0 +1,176 @@
+//! From the file as written to a topology: every name, reference, address and route is checked, and everything wrong is
+//! reported.
+
+mod address;
+mod build;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::Range,
+};
+
+use ipnet::IpNet;
+use toml::Spanned;
+
+use super::file;
+use crate::topology::{
+    Bridge, End, Namespace, Route, Topology, Veth,
+    names::{IfName, LinkId, MacAddr, NsName, Place, stable_hash},
+};
+
+/// Where in the text, and what is wrong there.
+pub(super) type Report<'a> = &'a mut dyn FnMut(Range<usize>, String);
+
+/// Checks everything; what it returns is only good when nothing was reported.
+pub(super) fn check(written: &file::File, report: Report<'_>) -> Topology {
+    let mut check = Check {
+        report,
+        hosts: BTreeSet::new(),
+        macs: BTreeSet::new(),
+        addresses: BTreeSet::new(),
+        bridges: BTreeMap::new(),
+        networks: Vec::new(),
+    };
+    let mut topology = Topology::default();
+    topology.bridges.extend(written.bridge.iter().filter_map(|bridge| check.bridge(bridge)));
+    check.reserve_names(written);
+
+    let mut names = BTreeSet::new();
+    for namespace in &written.namespace {
+        let Some(name) = check.parse::<NsName>(&namespace.name) else { continue };
+        if !names.insert(name.clone()) {
+            check.say(
+                namespace.name.span(),
+                format!("namespace {name} is in the file twice: give each one name"),
+            );
+            continue;
+        }
+        topology
+            .veths
+            .extend(namespace.interface.iter().filter_map(|interface| check.interface(&name, interface)));
+        topology.namespaces.push(Namespace { name, lo_up: namespace.lo == file::Lo::Up, routes: Vec::new() });
+    }
+    topology.veths.extend(written.veth.iter().filter_map(|veth| check.veth(veth, &names)));
+    check.inside_names(written, &topology);
+    check.pools(written, &topology);
+    for namespace in &written.namespace {
+        let Ok(name) = namespace.name.get_ref().parse::<NsName>() else { continue };
+        let routes: Vec<Route> =
+            namespace.route.iter().filter_map(|route| check.route(&name, route, &topology)).collect();
+        check.repeated_routes(namespace, &routes);
+        if let Some(found) = topology.namespaces.iter_mut().find(|found| found.name == name) {
+            found.routes = routes;
+        }
+    }
+    topology
+}
+
+/// What was seen so far, for what must be unique or must exist.
+struct Check<'a> {
+    report: Report<'a>,
+    /// Names of the host's links.
+    hosts: BTreeSet<IfName>,
+    macs: BTreeSet<MacAddr>,
+    /// Addresses by the segment they are on: a bridge, or a pair by its first end.
+    addresses: BTreeSet<(String, IpAddr)>,
+    /// Subnets and gateways by bridge.
+    bridges: BTreeMap<IfName, (Vec<IpNet>, Vec<IpNet>)>,
+    /// Networks of the host's links: they must not overlap.
+    networks: Vec<(IpNet, String)>,
+}
+
+impl Check<'_> {
+    fn say(&mut self, at: Range<usize>, what: String) {
+        (self.report)(at, what);
+    }
+
+    /// Parses a value of its own; its error says what is wrong.
+    fn parse<T: std::str::FromStr<Err: ToString>>(&mut self, text: &Spanned<String>) -> Option<T> {
+        match text.get_ref().parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.say(text.span(), error.to_string());
+                None
+            }
+        }
+    }
+
+    fn interface_name(&mut self, text: &Spanned<String>) -> Option<IfName> {
+        let name: IfName = self.parse(text)?;
+        if name.as_str() == "lo" {
+            self.say(
+                text.span(),
+                "`lo` is the loopback interface that every namespace has: choose another name".to_owned(),
+            );
+            return None;
+        }
+        Some(name)
+    }
+
+    /// A name among the host's links, which must be free.
+    fn host_name(&mut self, text: &Spanned<String>) -> Option<IfName> {
+        let name = self.interface_name(text)?;
+        if !self.hosts.insert(name.clone()) {
+            self.say(
+                text.span(),
+                format!("the host's link {name} is in the file twice: choose another name"),
+            );
+            return None;
+        }
+        Some(name)
+    }
+
+    fn mac(&mut self, text: Option<&Spanned<String>>) -> Option<MacAddr> {
+        let text = text?;
+        let mac = self.parse(text)?;
+        if !self.macs.insert(mac) {
+            self.say(text.span(), format!("MAC address {mac} is in the file twice"));
+        }
+        Some(mac)
+    }
+
+    /// Bounds: `ETH_MIN_MTU` and `ETH_MAX_MTU` of the kernel, and RFC 8200 section 5 for IPv6.
+    fn mtu(&mut self, mtu: Option<&Spanned<i64>>, addresses: &[IpNet]) -> Option<u32> {
+        let mtu = mtu?;
+        let ipv6 = addresses.iter().any(|address| matches!(address, IpNet::V6(_)));
+        let least = if ipv6 { 1280 } else { 68 };
+        match u32::try_from(*mtu.get_ref()) {
+            Ok(bytes) if (least..=65_535).contains(&bytes) => Some(bytes),
+            _ => {
+                let why = if ipv6 { " (IPv6 needs 1280)" } else { "" };
+                self.say(
+                    mtu.span(),
+                    format!("MTU {} is not within {least} to 65535 bytes{why}", mtu.get_ref()),
+                );
+                None
+            }
+        }
+    }
+
+    fn bridge(&mut self, written: &file::Bridge) -> Option<Bridge> {
+        let file::Bridge { name, subnet, gateway, mtu, mac } = written;
+        let subnets = subnet.as_ref().map(|subnet| self.subnets(subnet)).unwrap_or_default();
+        let gateways = self.gateways(gateway.as_ref(), &subnets);
+        let mac = self.mac(mac.as_ref());
+        let mtu = self.mtu(mtu.as_ref(), &gateways);
+        let name_ = self.host_name(name)?;
+        let at = subnet.as_ref().map_or(name.span(), Spanned::span);
+        for subnet in &subnets {
+            self.network(&at, *subnet, format!("bridge {name_}"));
+        }
+        self.bridges.insert(name_.clone(), (subnets.clone(), gateways.clone()));
+        Some(Bridge { name: name_, subnets, gateways, mtu, mac })
+    }
+
+    /// Networks on the host must not overlap, or packets go the wrong way.
+    fn network(&mut self, at: &Range<usize>, network: IpNet, of: String) {
+        let network = network.trunc();
+        let overlaps = |(other, _): &&(IpNet, String)| other.contains(&network) || network.contains(other);
+        if let Some((other, whose)) = self.networks.iter().find(overlaps) {
+            let what = format!("{network} of {of} overlaps {other} of {whose}: choose another prefix");
+            self.say(at.clone(), what);
+        }
+        self.networks.push((network, of));
+    }
+}

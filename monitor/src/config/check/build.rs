@@ -1,0 +1,179 @@
+//! Interfaces and veth pairs.
+
+use super::*;
+
+/// Longest name of an interface, in bytes (`IFNAMSIZ` less its end).
+const LONGEST: usize = 15;
+
+impl Check<'_> {
+    /// Names that the file gives to host ends are taken before any is made up.
+    pub(super) fn reserve_names(&mut self, written: &file::File) {
+        for interface in written.namespace.iter().flat_map(|namespace| &namespace.interface) {
+            if let Some(host) = &interface.host {
+                // Reported here if wrong, looked up later.
+                let _name = self.host_name(host);
+            }
+        }
+        for end in
+            written.veth.iter().flat_map(|veth| [&veth.a, &veth.b]).filter(|end| end.namespace.is_none())
+        {
+            let _name = self.host_name(&end.name);
+        }
+    }
+
+    pub(super) fn interface(&mut self, netns: &NsName, written: &file::Interface) -> Option<Veth> {
+        let file::Interface { name, bridge, address, mtu, mac, host } = written;
+        let bridge_name: Option<IfName> = self.parse(bridge);
+        let known = bridge_name.filter(|name| self.bridges.contains_key(name));
+        let inside = self.interface_name(name);
+        let (Some(bridge), Some(name)) = (known.clone(), inside) else {
+            if known.is_none() {
+                let what = format!("there is no bridge `{}` in the file", bridge.get_ref().escape_debug());
+                self.say(bridge.span(), what);
+            }
+            return None;
+        };
+        let addresses = self.addresses(address.as_ref(), &format!("bridge {bridge}"));
+        if let Some(address) = address {
+            self.on_bridge(&address.span(), &addresses, &bridge);
+        }
+        // An empty list asks for no address; no list asks for the next free ones.
+        let pools = match address {
+            Some(_) => Vec::new(),
+            None => self.bridges.get(&bridge).map(|(subnets, _)| subnets.clone()).unwrap_or_default(),
+        };
+        let mac = self.mac(mac.as_ref());
+        let mtu = self.mtu(mtu.as_ref(), &[&addresses[..], &pools].concat());
+        let outside = match host {
+            Some(host) => host.get_ref().parse().ok()?,
+            None => self.made_up(netns, &name)?,
+        };
+        let a = End {
+            link: LinkId::host(outside),
+            addresses: Vec::new(),
+            pools: Vec::new(),
+            bridge: Some(bridge),
+            mac: None,
+            mtu,
+        };
+        let b = End { link: LinkId::inside(netns.clone(), name), addresses, pools, bridge: None, mac, mtu };
+        Some(Veth { a, b })
+    }
+
+    /// `blue-eth0`, or where that is too long or taken, a name made of a hash that is the same every time.
+    fn made_up(&mut self, netns: &NsName, name: &IfName) -> Option<IfName> {
+        let plain = format!("{netns}-{name}");
+        let hashed = format!("nm{:013x}", stable_hash(&format!("{netns}/{name}")) >> 12);
+        let plain = Some(plain).filter(|plain| plain.len() <= LONGEST);
+        let free = plain.into_iter().chain([hashed]).filter_map(|name| name.parse::<IfName>().ok());
+        let chosen = free.into_iter().find(|name| !self.hosts.contains(name))?;
+        self.hosts.insert(chosen.clone());
+        Some(chosen)
+    }
+
+    pub(super) fn veth(&mut self, written: &file::Veth, namespaces: &BTreeSet<NsName>) -> Option<Veth> {
+        let segment = format!("the pair {} - {}", shown(&written.a), shown(&written.b));
+        let (a, b) = (self.end(&written.a, namespaces, &segment), self.end(&written.b, namespaces, &segment));
+        let (a, b) = (a?, b?);
+        if a.link.place == Place::Host && b.link.place == Place::Host {
+            let what = "neither end is in a namespace: give one a `namespace`".to_owned();
+            self.say(written.a.name.span(), what);
+        }
+        for (end, at) in [(&a, &written.a), (&b, &written.b)] {
+            if end.link.place == Place::Host {
+                let at = at.address.as_ref().map_or(at.name.span(), Spanned::span);
+                for address in &end.addresses {
+                    self.network(&at, *address, format!("link {}", end.link));
+                }
+            }
+        }
+        // The host's end comes first.
+        Some(if b.link.place == Place::Host { Veth { a: b, b: a } } else { Veth { a, b } })
+    }
+
+    fn end(&mut self, written: &file::End, namespaces: &BTreeSet<NsName>, segment: &str) -> Option<End> {
+        let file::End { name, namespace, address, mtu, mac, bridge } = written;
+        let place = match namespace {
+            None => Some(Place::Host),
+            Some(text) => match text.get_ref().parse::<NsName>() {
+                Ok(netns) if namespaces.contains(&netns) => Some(Place::Netns(netns)),
+                _ => {
+                    self.say(
+                        text.span(),
+                        format!("there is no namespace `{}` in the file", text.get_ref().escape_debug()),
+                    );
+                    None
+                }
+            },
+        };
+        let port_of = match bridge {
+            None => None,
+            Some(text) => {
+                let found =
+                    text.get_ref().parse::<IfName>().ok().filter(|name| self.bridges.contains_key(name));
+                if found.is_none() {
+                    self.say(
+                        text.span(),
+                        format!("there is no bridge `{}` in the file", text.get_ref().escape_debug()),
+                    );
+                } else if namespace.is_some() {
+                    self.say(text.span(), "only the host's end can be a port of a bridge".to_owned());
+                } else if address.is_some() {
+                    self.say(
+                        text.span(),
+                        "a port of a bridge has no address of its own: the bridge has".to_owned(),
+                    );
+                }
+                found
+            }
+        };
+        let addresses = self.addresses(address.as_ref(), segment);
+        let mac = self.mac(mac.as_ref());
+        let mtu = self.mtu(mtu.as_ref(), &addresses);
+        // A host name was checked when names were reserved.
+        let name = match namespace {
+            None => name.get_ref().parse().ok().filter(|name: &IfName| name.as_str() != "lo"),
+            Some(_) => self.interface_name(name),
+        };
+        let link = LinkId { place: place?, name: name? };
+        Some(End { link, addresses, pools: Vec::new(), bridge: port_of, mac, mtu })
+    }
+
+    /// Names within a namespace are used once, by interfaces and ends of pairs alike.
+    pub(super) fn inside_names(&mut self, written: &file::File, topology: &Topology) {
+        let inside = |end: &&End| end.link.place != Place::Host;
+        let mut seen = BTreeSet::new();
+        let repeated: BTreeSet<String> = topology
+            .ends()
+            .filter(inside)
+            .filter(|end| !seen.insert(&end.link))
+            .map(|end| end.link.to_string())
+            .collect();
+        if repeated.is_empty() {
+            return;
+        }
+        let interfaces = written.namespace.iter().flat_map(|namespace| {
+            let netns = namespace.name.get_ref();
+            namespace.interface.iter().map(move |interface| (netns.clone(), &interface.name))
+        });
+        let ends = written.veth.iter().flat_map(|veth| [&veth.a, &veth.b]);
+        let ends = ends.filter_map(|end| Some((end.namespace.as_ref()?.get_ref().clone(), &end.name)));
+        let mut first = BTreeSet::new();
+        for (netns, name) in interfaces.chain(ends) {
+            let link = format!("{netns}/{}", name.get_ref());
+            if repeated.contains(&link) && !first.insert(link) {
+                self.say(
+                    name.span(),
+                    format!("namespace {netns} has two interfaces {}: choose another name", name.get_ref()),
+                );
+            }
+        }
+    }
+}
+
+fn shown(end: &file::End) -> String {
+    match &end.namespace {
+        Some(netns) => format!("{}/{}", netns.get_ref(), end.name.get_ref()),
+        None => end.name.get_ref().clone(),
+    }
+}

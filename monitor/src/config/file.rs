@@ -1,0 +1,163 @@
+//! The file as written: keys, types, defaults. Nothing is checked here but that.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A file of netns-monitor: the bridges, namespaces and veth pairs that shall be.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "netns-monitor")]
+pub(super) struct File {
+    /// Bridges, all in the host's namespace.
+    #[serde(default)]
+    pub(super) bridge: Vec<Bridge>,
+    /// Network namespaces to create and keep.
+    #[serde(default)]
+    pub(super) namespace: Vec<Namespace>,
+    /// Veth pairs written out: between the host and a namespace, or between two namespaces.
+    #[serde(default)]
+    pub(super) veth: Vec<Veth>,
+}
+
+/// A bridge in the host's namespace.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bridge {
+    /// Name of the bridge, at most 15 bytes.
+    #[schemars(with = "String")]
+    pub(super) name: Spanned<String>,
+    /// The subnet that interfaces without an address draw from, such as "198.51.100.0/24"; a list may have one of each family.
+    #[schemars(with = "Option<OneOrMany>")]
+    pub(super) subnet: Option<Spanned<OneOrMany>>,
+    /// The bridge's own address in each subnet, without prefix length; the first address of the subnet when absent.
+    #[schemars(with = "Option<OneOrMany>")]
+    pub(super) gateway: Option<Spanned<OneOrMany>>,
+    /// MTU in bytes.
+    #[schemars(with = "Option<u32>")]
+    pub(super) mtu: Option<Spanned<i64>>,
+    /// MAC address, such as "02:00:00:00:00:01".
+    #[schemars(with = "Option<String>")]
+    pub(super) mac: Option<Spanned<String>>,
+}
+
+/// A network namespace.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Namespace {
+    /// Its name, as `ip netns list` shows it.
+    #[schemars(with = "String")]
+    pub(super) name: Spanned<String>,
+    /// Whether the loopback interface is up.
+    #[serde(default)]
+    pub(super) lo: Lo,
+    /// Interfaces on bridges.
+    #[serde(default)]
+    pub(super) interface: Vec<Interface>,
+    /// Routes beside those that come with addresses.
+    #[serde(default)]
+    pub(super) route: Vec<Route>,
+}
+
+/// State of a loopback interface.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Lo {
+    /// Up.
+    #[default]
+    Up,
+    /// Down, as the kernel makes it.
+    Down,
+}
+
+/// An interface of a namespace on a bridge: a veth whose other end is a port of the bridge.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Interface {
+    /// Name inside the namespace.
+    #[schemars(with = "String")]
+    pub(super) name: Spanned<String>,
+    /// The bridge.
+    #[schemars(with = "String")]
+    pub(super) bridge: Spanned<String>,
+    /// Addresses with prefix length; when absent, the next free one of each subnet of the bridge.
+    #[schemars(with = "Option<OneOrMany>")]
+    pub(super) address: Option<Spanned<OneOrMany>>,
+    /// MTU in bytes, of both ends.
+    #[schemars(with = "Option<u32>")]
+    pub(super) mtu: Option<Spanned<i64>>,
+    /// MAC address inside the namespace.
+    #[schemars(with = "Option<String>")]
+    pub(super) mac: Option<Spanned<String>>,
+    /// Name of the host's end; made of the namespace's and the interface's when absent.
+    #[schemars(with = "Option<String>")]
+    pub(super) host: Option<Spanned<String>>,
+}
+
+/// A route.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    /// "default", or a prefix such as "203.0.113.0/24".
+    #[schemars(with = "String")]
+    pub(super) to: Spanned<String>,
+    /// Next hop.
+    #[schemars(with = "Option<String>")]
+    pub(super) via: Option<Spanned<String>>,
+    /// Interface to send through.
+    #[schemars(with = "Option<String>")]
+    pub(super) dev: Option<Spanned<String>>,
+}
+
+/// A veth pair.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Veth {
+    /// One end.
+    pub(super) a: End,
+    /// The other end.
+    pub(super) b: End,
+}
+
+/// One end of a veth pair.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct End {
+    /// Name of the interface.
+    #[schemars(with = "String")]
+    pub(super) name: Spanned<String>,
+    /// The namespace it is in; the host's when absent.
+    #[schemars(with = "Option<String>")]
+    pub(super) namespace: Option<Spanned<String>>,
+    /// Addresses with prefix length.
+    #[schemars(with = "Option<OneOrMany>")]
+    pub(super) address: Option<Spanned<OneOrMany>>,
+    /// MTU in bytes.
+    #[schemars(with = "Option<u32>")]
+    pub(super) mtu: Option<Spanned<i64>>,
+    /// MAC address.
+    #[schemars(with = "Option<String>")]
+    pub(super) mac: Option<Spanned<String>>,
+    /// Bridge it is a port of; only for the host's end.
+    #[schemars(with = "Option<String>")]
+    pub(super) bridge: Option<Spanned<String>>,
+}
+
+/// A string, or a list of them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
+pub(super) enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub(super) fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! One TCX link: made, opened from its pin, given a new program.
+
+use std::{io, path::Path, thread, time::Duration};
+
+use aya::programs::{
+    LinkOrder, MultiProgLink as _, SchedClassifier, TcAttachType,
+    links::{FdLink, LinkError, PinnedLink},
+    tc::{SchedClassifierLink, TcAttachOptions},
+};
+use nix::net::if_::if_indextoname;
+
+use super::{
+    Hook, ProbeError, Target,
+    error::errno,
+    sys::{self, LinkInfo},
+};
+
+/// Tries against a rename between looking up the name and attaching by it, and the milliseconds waited after each
+/// that found an old link of ours still there.
+const PAUSES_MS: [u64; 8] = [5, 10, 20, 40, 80, 160, 320, 640];
+
+/// Whether this kernel has TCX: asked, not concluded from a version.
+pub(super) fn is_supported() -> bool {
+    // Index 1 is the loopback device; that it is missing would be another error than "no such call".
+    !matches!(sys::tcx_links(1, Hook::Ingress), Err(error) if error.raw_os_error() == Some(libc::EINVAL))
+}
+
+/// Attaches at the head of the chain, in the calling thread's namespace. The link ends when it is dropped unpinned.
+pub(super) fn attach(
+    program: &mut SchedClassifier,
+    target: &Target,
+    hook: Hook,
+) -> Result<SchedClassifierLink, ProbeError> {
+    let (ifindex, call) = (target.ifindex(), "attach by TCX");
+    for pause in PAUSES_MS {
+        let name = interface_name(target)?;
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let attached = program
+            .attach_with_options(&name, TcAttachType::from(hook), order)
+            .and_then(|link| program.take_link(link));
+        match attached {
+            // aya attaches by name, and names change: only the index says which interface it is.
+            Ok(link) if info(&link, target)?.ifindex == ifindex => return Ok(link),
+            Ok(_elsewhere) => {}
+            // A link whose pin was removed is detached by the kernel a little later; a program attaches once.
+            Err(error) if errno(&error) == Some(libc::EEXIST) => thread::sleep(Duration::from_millis(pause)),
+            Err(error) => return Err(ProbeError::new(call, at(target, hook), &error)),
+        }
+    }
+    Err(ProbeError::failed(
+        call,
+        at(target, hook),
+        "it is renamed all the time, or our program is on it already",
+    ))
+}
+
+/// Opens a pinned link; none where there is no such pin.
+pub(super) fn open(path: &Path) -> Result<Option<SchedClassifierLink>, ProbeError> {
+    let wrong = |error: &LinkError| ProbeError::new("open the pinned link", path.display(), error);
+    match PinnedLink::from_pin(path) {
+        Ok(link) => {
+            SchedClassifierLink::try_from(FdLink::from(link)).map(Some).map_err(|error| wrong(&error))
+        }
+        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(wrong(&error)),
+    }
+}
+
+/// Pins a link; from then on the pin keeps it, not the agent.
+pub(super) fn pin(link: SchedClassifierLink, path: &Path) -> Result<(), ProbeError> {
+    FdLink::try_from(link)
+        .map_err(|error| ProbeError::new("pin the link", path.display(), &error))?
+        .pin(path)
+        .map(drop)
+        .map_err(|error| ProbeError::new("pin the link", path.display(), &error))
+}
+
+/// Lets a link run another program; no packet passes between the two.
+pub(super) fn update(
+    program: &mut SchedClassifier,
+    link: SchedClassifierLink,
+    of: &Target,
+) -> Result<SchedClassifierLink, ProbeError> {
+    program
+        .attach_to_link(link)
+        .and_then(|link| program.take_link(link))
+        .map_err(|error| ProbeError::new("update the link", of, &error))
+}
+
+/// What a link is attached to.
+pub(super) fn info(link: &SchedClassifierLink, of: &Target) -> Result<LinkInfo, ProbeError> {
+    let fd = link.fd().map_err(|error| ProbeError::new("look at the link", of, &error))?;
+    sys::link_info(fd).map_err(|error| ProbeError::new("look at the link", of, &error))
+}
+
+/// Detaches a link, also where it is pinned.
+pub(super) fn detach(link: &SchedClassifierLink, of: &Target) -> Result<(), ProbeError> {
+    let fd = link.fd().map_err(|error| ProbeError::new("detach", of, &error))?;
+    sys::detach_link(fd).map_err(|error| ProbeError::new("detach", of, &error))
+}
+
+/// The interface's name in the calling thread's namespace.
+pub(super) fn interface_name(target: &Target) -> Result<String, ProbeError> {
+    let call = "look up the interface";
+    let name = if_indextoname(target.ifindex()).map_err(|error| ProbeError::new(call, target, &error))?;
+    if name.is_empty() {
+        // What nix 0.31 makes of an index that does not exist.
+        return Err(ProbeError::new(call, target, &io::Error::from_raw_os_error(libc::ENODEV)));
+    }
+    name.into_string().map_err(|error| ProbeError::failed(call, target, error))
+}
+
+pub(super) fn at(target: &Target, hook: Hook) -> String {
+    format!("{target}, {}", hook.program())
+}
+
+impl From<Hook> for TcAttachType {
+    fn from(hook: Hook) -> Self {
+        match hook {
+            Hook::Ingress => Self::Ingress,
+            Hook::Egress => Self::Egress,
+        }
+    }
+}

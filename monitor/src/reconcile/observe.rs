@@ -1,0 +1,189 @@
+//! The kernel as it is, of one namespace at a time: links, addresses, routes.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage, AddressScope},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
+};
+
+use super::session::{NetlinkError, Session};
+use crate::topology::{
+    FlowStats, LinkStats, ObservedLink, Route,
+    names::{IfName, MacAddr},
+};
+
+impl Session {
+    /// Every link of this namespace with its addresses; owned are those whose alias starts with `tag`.
+    pub(super) async fn links(&mut self, tag: &str) -> Result<BTreeMap<IfName, ObservedLink>, NetlinkError> {
+        let raw = self
+            .dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| match message {
+                RouteNetlinkMessage::NewLink(link) => Some(link),
+                _ => None,
+            })
+            .await?;
+        let addresses = self
+            .dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| match message {
+                RouteNetlinkMessage::NewAddress(address) => address_of(&address),
+                _ => None,
+            })
+            .await?;
+        let names: BTreeMap<u32, IfName> =
+            raw.iter().filter_map(|link| Some((link.header.index, name_of(link)?))).collect();
+        let mut links: BTreeMap<u32, (IfName, ObservedLink)> = raw
+            .into_iter()
+            .filter_map(|link| Some((link.header.index, (name_of(&link)?, link_of(link, &names, tag)))))
+            .collect();
+        for (ifindex, address) in addresses {
+            if let Some((_, link)) = links.get_mut(&ifindex) {
+                link.addresses.push(address);
+            }
+        }
+        Ok(links
+            .into_values()
+            .map(|(name, mut link)| {
+                link.addresses.sort();
+                (name, link)
+            })
+            .collect())
+    }
+
+    /// Routes of the main table that the kernel did not make by itself.
+    pub(super) async fn routes(
+        &mut self,
+        links: &BTreeMap<IfName, ObservedLink>,
+    ) -> Result<Vec<Route>, NetlinkError> {
+        let names: BTreeMap<u32, &IfName> = links.iter().map(|(name, link)| (link.ifindex, name)).collect();
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut all = RouteMessage::default();
+            all.header.address_family = family;
+            let found = self
+                .dump(&RouteNetlinkMessage::GetRoute(all), |message| match message {
+                    RouteNetlinkMessage::NewRoute(route) => route_of(&route, &names),
+                    _ => None,
+                })
+                .await?;
+            routes.extend(found);
+        }
+        routes.sort();
+        Ok(routes)
+    }
+}
+
+/// Names that a file could not contain are left out: nothing here concerns such a link.
+fn name_of(link: &LinkMessage) -> Option<IfName> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => name.parse().ok(),
+        _ => None,
+    })
+}
+
+fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str) -> ObservedLink {
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let mut link = ObservedLink {
+        ifindex: message.header.index,
+        kind: if message.header.flags.contains(LinkFlags::Loopback) { "loopback" } else { "" }.to_owned(),
+        mac: None,
+        mtu: 0,
+        up,
+        running: false,
+        bridge: None,
+        owned: false,
+        peer_ifindex: None,
+        addresses: Vec::new(),
+        stats: LinkStats::default(),
+        attached: false,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::Address(mac) => link.mac = mac.try_into().ok().map(MacAddr),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::OperState(state) => {
+                link.running = up && matches!(state, State::Up | State::Unknown)
+            }
+            LinkAttribute::Controller(ifindex) => link.bridge = names.get(&ifindex).cloned(),
+            LinkAttribute::IfAlias(alias) => link.owned = alias.starts_with(tag),
+            LinkAttribute::Link(ifindex) => link.peer_ifindex = Some(ifindex),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(kind_of).unwrap_or(link.kind);
+            }
+            LinkAttribute::Stats64(stats) => {
+                link.stats = LinkStats {
+                    rx: FlowStats {
+                        packets: stats.rx_packets,
+                        bytes: stats.rx_bytes,
+                        errors: stats.rx_errors,
+                        dropped: stats.rx_dropped,
+                    },
+                    tx: FlowStats {
+                        packets: stats.tx_packets,
+                        bytes: stats.tx_bytes,
+                        errors: stats.tx_errors,
+                        dropped: stats.tx_dropped,
+                    },
+                };
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn kind_of(info: &LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
+
+/// The link's index and the address with its prefix length. Link-local addresses are the kernel's own.
+fn address_of(message: &AddressMessage) -> Option<(u32, IpNet)> {
+    if message.header.scope == AddressScope::Link && message.header.family == AddressFamily::Inet6 {
+        return None;
+    }
+    let find = |local| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) if local => Some(*address),
+            AddressAttribute::Address(address) if !local => Some(*address),
+            _ => None,
+        })
+    };
+    // IFA_LOCAL is the address of this end; IFA_ADDRESS is the peer's on a point-to-point link.
+    let address = find(true).or_else(|| find(false))?;
+    Some((message.header.index, IpNet::new(address, message.header.prefix_len).ok()?))
+}
+
+fn route_of(message: &RouteMessage, names: &BTreeMap<u32, &IfName>) -> Option<Route> {
+    let header = &message.header;
+    let main = header.table == RouteHeader::RT_TABLE_MAIN;
+    if !main || header.protocol == RouteProtocol::Kernel || header.kind != RouteType::Unicast {
+        return None;
+    }
+    let anywhere: IpAddr = match header.address_family {
+        AddressFamily::Inet => [0; 4].into(),
+        AddressFamily::Inet6 => [0; 16].into(),
+        _ => return None,
+    };
+    let (mut to, mut via, mut dev) = (anywhere, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => to = ip(address)?,
+            RouteAttribute::Gateway(address) => via = Some(ip(address)?),
+            RouteAttribute::Oif(ifindex) => dev = names.get(ifindex).copied().cloned(),
+            _ => {}
+        }
+    }
+    Some(Route { to: IpNet::new(to, header.destination_prefix_length).ok()?, via, dev })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}

@@ -1,0 +1,168 @@
+//! One netlink connection, in the namespace of the calling thread, for as long as one piece of work takes.
+//!
+//! A reply is believed only when it is an acknowledgement, and a dump only when nothing changed underneath. Nothing
+//! stays open afterwards.
+
+use std::{io, time::Duration};
+
+use futures_util::StreamExt as _;
+use rtnetlink::{
+    Handle,
+    packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_route::RouteNetlinkMessage,
+    sys::AsyncSocket as _,
+};
+
+/// The kernel answers at once; more than this means that the answer was lost.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// How often an interrupted dump is repeated before giving up.
+const DUMP_TRIES: u32 = 5;
+/// Dumps of a thousand links come faster than they are read.
+const BUFFER: usize = 8 << 20;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The kernel refused.
+    #[error("{0}")]
+    Refused(#[source] io::Error),
+    /// There was no socket, or it broke.
+    #[error("netlink: {0}")]
+    Socket(#[source] io::Error),
+    /// No answer came.
+    #[error("netlink: no answer from the kernel within {} s", DEADLINE.as_secs())]
+    Deadline,
+    /// The connection ended before the kernel acknowledged.
+    #[error("netlink: the connection ended before the kernel acknowledged")]
+    Unacknowledged,
+    /// The kernel's state changed during each of several dumps.
+    #[error("netlink: {DUMP_TRIES} dumps in a row were interrupted by changes")]
+    Interrupted,
+}
+
+impl NetlinkError {
+    /// The kernel's error number, where it refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused(error) => error.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+/// A connection to the kernel.
+pub(super) struct Session {
+    handle: Handle,
+}
+
+/// Opens a session in the calling thread's namespace, runs `work`, and closes it.
+pub(super) fn session<T, E: From<NetlinkError>>(
+    work: impl AsyncFnOnce(&mut Session) -> Result<T, E>,
+) -> Result<T, E> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NetlinkError::Socket)?;
+    runtime.block_on(async {
+        let (mut connection, handle, _unsolicited) =
+            rtnetlink::new_connection().map_err(NetlinkError::Socket)?;
+        // A smaller buffer is slower, not wrong: what is lost shows as a missing answer.
+        if connection.socket_mut().socket_mut().set_rx_buf_sz(BUFFER).is_err() {
+            tracing::debug!("the netlink buffer stays at its default size");
+        }
+        // By default both are swallowed, and a broken connection looks like success.
+        connection.set_forward_ack(true);
+        connection.set_forward_done(true);
+        tokio::spawn(connection);
+        work(&mut Session { handle }).await
+    })
+}
+
+impl Session {
+    /// Sends a request and waits for its acknowledgement.
+    pub(super) async fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut answers = self.handle.request(request).map_err(lost)?;
+        let answer = async {
+            while let Some(answer) = answers.next().await {
+                if let NetlinkPayload::Error(error) = answer.payload {
+                    return match error.code {
+                        None => Ok(()),
+                        Some(_) => Err(NetlinkError::Refused(error.to_io())),
+                    };
+                }
+            }
+            Err(NetlinkError::Unacknowledged)
+        };
+        tokio::time::timeout(DEADLINE, answer).await.unwrap_or(Err(NetlinkError::Deadline))
+    }
+
+    /// Asks for one thing.
+    pub(super) async fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST;
+        let mut answers = self.handle.request(request).map_err(lost)?;
+        match tokio::time::timeout(DEADLINE, answers.next()).await {
+            Err(_late) => Err(NetlinkError::Deadline),
+            Ok(None) => Err(NetlinkError::Unacknowledged),
+            Ok(Some(answer)) => match answer.payload {
+                NetlinkPayload::InnerMessage(message) => Ok(Some(message)),
+                NetlinkPayload::Error(error) => Err(NetlinkError::Refused(error.to_io())),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    /// Everything of one kind; `pick` takes what it wants from each message. Repeated when the kernel says that
+    /// something changed meanwhile.
+    pub(super) async fn dump<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        mut pick: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        for _ in 0..DUMP_TRIES {
+            let dumped = tokio::time::timeout(DEADLINE, self.dump_once(message, &mut pick)).await;
+            if let Some(items) = dumped.unwrap_or(Err(NetlinkError::Deadline))? {
+                return Ok(items);
+            }
+        }
+        Err(NetlinkError::Interrupted)
+    }
+
+    /// Nothing where the dump was interrupted.
+    async fn dump_once<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        pick: &mut impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, NetlinkError> {
+        let mut request = NetlinkMessage::from(message.clone());
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let mut answers = self.handle.request(request).map_err(lost)?;
+        let (mut items, mut interrupted) = (Vec::new(), false);
+        while let Some(answer) = answers.next().await {
+            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+            match answer.payload {
+                NetlinkPayload::InnerMessage(message) => items.extend(pick(message)),
+                NetlinkPayload::Error(error) => return Err(NetlinkError::Refused(error.to_io())),
+                NetlinkPayload::Done(done) if done.code != 0 => {
+                    return Err(NetlinkError::Refused(io::Error::from_raw_os_error(
+                        done.code.saturating_abs(),
+                    )));
+                }
+                NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(items)),
+                _ => {}
+            }
+        }
+        Err(NetlinkError::Unacknowledged)
+    }
+}
+
+fn lost(error: rtnetlink::Error) -> NetlinkError {
+    NetlinkError::Socket(io::Error::other(error.to_string()))
+}

@@ -1,0 +1,540 @@
+//! The server over real loopback sockets, with closures in place of the agent: no kernel feature, no privilege.
+
+use std::{
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use flate2::read::GzDecoder;
+use monitor::export::{App, Limits, Metrics, Ready, Requests, serve};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    sync::{Semaphore, oneshot},
+    task::JoinHandle,
+};
+
+const SHORT: Duration = Duration::from_millis(200);
+/// How long a test waits for what should come at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_scrape_is_the_text_format_and_the_body_to_the_byte() {
+    let server = Server::start(fixed("up 1\n"), Limits::default());
+    let answer = server.client().ask("GET /metrics HTTP/1.1\r\nAccept-Encoding: gzip");
+    assert_eq!(answer.code, 200);
+    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(answer.header("vary"), Some("Accept, Accept-Encoding"));
+    // Too small to be worth compressing.
+    assert_eq!((answer.header("content-encoding"), answer.body.as_slice()), (None, b"up 1\n".as_slice()));
+}
+
+#[test]
+fn a_large_scrape_is_compressed_when_asked_for_and_only_then() {
+    let body = "a_metric{with=\"labels\"} 12345\n".repeat(1000);
+    let server = Server::start(fixed(&body), Limits::default());
+    let mut client = server.client();
+    let asked = client.ask("GET /metrics HTTP/1.1\r\nAccept-Encoding: deflate, gzip;q=0.9");
+    assert_eq!(asked.header("content-encoding"), Some("gzip"));
+    assert!(asked.body.len() < body.len() / 10, "{} bytes", asked.body.len());
+    let mut decoded = String::new();
+    GzDecoder::new(asked.body.as_slice()).read_to_string(&mut decoded).expect("gzip");
+    assert_eq!(decoded, body);
+    for refused in ["", "\r\nAccept-Encoding: gzip;q=0", "\r\nAccept-Encoding: br"] {
+        let answer = client.ask(&format!("GET /metrics HTTP/1.1{refused}"));
+        assert_eq!((answer.header("content-encoding"), answer.body.len()), (None, body.len()));
+    }
+}
+
+#[test]
+fn head_has_the_headers_of_get_and_no_body() {
+    let server = Server::start(fixed("up 1\n"), Limits::default());
+    let mut client = server.client();
+    let head = client.ask("HEAD /metrics HTTP/1.1");
+    assert_eq!((head.code, head.header("content-length"), head.body.len()), (200, Some("5"), 0));
+    // The connection goes on exactly behind it.
+    assert_eq!(client.ask("GET /metrics HTTP/1.1").body, b"up 1\n");
+}
+
+#[test]
+fn what_is_not_served_is_404_and_what_is_not_read_is_405() {
+    let server = Server::start(fixed(""), Limits::default());
+    let mut client = server.client();
+    for path in ["/metrics/", "/nothing", "/-/reload", "/debug/pprof", "/..%2fetc", "//"] {
+        assert_eq!(client.ask(&format!("GET {path} HTTP/1.1")).code, 404, "{path}");
+    }
+    for path in ["/", "/metrics", "/-/healthy", "/-/ready"] {
+        let answer = client.ask(&format!("POST {path} HTTP/1.1\r\nContent-Length: 0"));
+        assert_eq!((answer.code, answer.header("allow")), (405, Some("GET,HEAD")), "{path}");
+    }
+    let counts = server.requests.counts();
+    assert_eq!(counts.get(&("other", 404)), Some(&6), "one label for all paths: {counts:?}");
+    assert_eq!(counts.get(&("/metrics", 405)), Some(&1));
+}
+
+#[test]
+fn ready_says_why_not() {
+    let ready: Ready = Arc::new(|| Err("3 interfaces are not attached".to_owned()));
+    let server = Server::start_with(fixed(""), ready, Limits::default());
+    let answer = server.client().ask("GET /-/ready HTTP/1.1");
+    assert_eq!(
+        (answer.code, answer.text()),
+        (503, "The agent is not ready: 3 interfaces are not attached\n".into())
+    );
+    assert_eq!(server.client().ask("GET /-/healthy HTTP/1.1").code, 200);
+    let ready = Server::start(fixed(""), Limits::default());
+    assert_eq!(ready.client().ask("GET /-/ready HTTP/1.1").code, 200);
+}
+
+#[test]
+fn the_landing_page_links_what_there_is_and_loads_nothing_from_elsewhere() {
+    let server = Server::start(fixed(""), Limits::default());
+    let answer = server.client().ask("GET / HTTP/1.1");
+    let page = answer.text();
+    assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+    let csp = answer.header("content-security-policy").expect("a policy");
+    assert!(csp.starts_with("default-src 'none';") && !csp.contains("unsafe"), "{csp}");
+    assert!(page.contains("netns-monitor") && page.contains(env!("CARGO_PKG_VERSION")));
+    for elsewhere in ["http://", "https://", "src=", "<script", "<link", "style"] {
+        assert!(!page.contains(elsewhere), "{elsewhere} in {page}");
+    }
+    let links: Vec<_> =
+        page.split("href=\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0)).collect();
+    assert_eq!(links, ["/metrics", "/-/healthy", "/-/ready"]);
+    for link in links {
+        assert_eq!(server.client().ask(&format!("GET {link} HTTP/1.1")).code, 200, "{link}");
+    }
+}
+
+#[test]
+fn an_error_is_told_to_the_log_and_not_to_the_client() {
+    let metrics: Metrics =
+        Arc::new(|| Box::pin(async { Err("open /sys/fs/bpf/netns-monitor: denied".to_owned()) }));
+    let server = Server::start(metrics, Limits::default());
+    let answer = server.client().ask("GET /metrics HTTP/1.1");
+    assert_eq!(
+        (answer.code, answer.text()),
+        (500, "The metrics could not be rendered; the agent's log says why.\n".into())
+    );
+    let panics: Metrics = Arc::new(|| Box::pin(async { panic!("as meant") }));
+    assert_eq!(Server::start(panics, Limits::default()).client().ask("GET /metrics HTTP/1.1").code, 500);
+}
+
+#[test]
+fn requests_are_counted_by_path_and_code() {
+    let server = Server::start(fixed(""), Limits::default());
+    assert_eq!(server.requests.counts().get(&("/metrics", 200)), Some(&0), "known ones start at 0");
+    let mut client = server.client();
+    for _ in 0..3 {
+        client.ask("GET /metrics HTTP/1.1");
+    }
+    client.ask("GET /-/ready HTTP/1.1");
+    let counts = server.requests.counts();
+    let rose: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(rose, [(("/-/ready", 200), 1), (("/metrics", 200), 3)]);
+}
+
+#[test]
+fn a_header_that_does_not_end_closes_the_connection() {
+    let server = Server::start(fixed(""), Limits { header: SHORT, ..Limits::default() });
+    let mut slow = server.connect();
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ").expect("send");
+    let start = Instant::now();
+    assert_eq!(drained(&mut slow), 0, "no answer");
+    assert!(start.elapsed() >= SHORT / 2 && start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+    // The twin: with the usual limit, the same header may end later than that.
+    let patient = Server::start(fixed("up 1\n"), Limits::default());
+    let mut slow = patient.connect();
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ").expect("send");
+    slow.set_read_timeout(Some(SHORT * 2)).expect("timeout");
+    let waited = slow.read(&mut [0]).expect_err("nothing to read");
+    assert!(matches!(waited.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{waited}");
+    slow.write_all(b"now\r\n\r\n").expect("send");
+    slow.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    assert_eq!(Client::on(slow).answer(true).code, 200);
+}
+
+#[test]
+fn a_connection_without_a_single_byte_is_closed_too() {
+    let server = Server::start(fixed(""), Limits { header: SHORT, ..Limits::default() });
+    assert_eq!(drained(&mut server.connect()), 0);
+}
+
+#[test]
+fn five_hundred_clients_that_never_finish_do_not_lock_the_scraper_out() {
+    let server = Server::start(fixed("up 1\n"), Limits::default());
+    let slow: Vec<_> = (0..500)
+        .map(|_| {
+            let mut slow = server.connect();
+            // Those that gave up their seat may already be closed.
+            let _closed = slow.write_all(b"GET /metrics HTTP/1.1\r\n");
+            slow
+        })
+        .collect();
+    let start = Instant::now();
+    assert_eq!(server.client().ask("GET /metrics HTTP/1.1").code, 200);
+    // The header limit alone would have kept all seats taken for 5 seconds.
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    drop(slow);
+}
+
+#[test]
+fn a_connection_beyond_the_limit_takes_the_seat_of_the_oldest_idle_one() {
+    let server = Server::start(fixed("up 1\n"), Limits { connections: 2, ..Limits::default() });
+    let mut oldest = server.client();
+    assert_eq!(oldest.ask("GET /metrics HTTP/1.1").code, 200);
+    let mut younger = server.client();
+    assert_eq!(younger.ask("GET /metrics HTTP/1.1").code, 200);
+    assert_eq!(server.client().ask("GET /metrics HTTP/1.1").code, 200);
+    assert_eq!(drained(&mut oldest.0.into_inner()), 0, "closed without a word");
+}
+
+#[test]
+fn a_connection_beyond_the_limit_is_closed_while_all_are_busy() {
+    let gate = Gate::new("up 1\n");
+    let server = Server::start(gate.metrics(), Limits { connections: 1, ..Limits::default() });
+    let mut busy = server.client();
+    busy.send("GET /metrics HTTP/1.1");
+    gate.wait_for(1);
+    assert_eq!(drained(&mut server.connect()), 0);
+    gate.open(1);
+    assert_eq!(busy.answer(true).body, b"up 1\n", "the busy one kept its seat");
+}
+
+#[test]
+fn scrapes_beyond_the_limit_are_503_until_one_is_done() {
+    let gate = Gate::new("up 1\n");
+    let server = Server::start(gate.metrics(), Limits { scrapes: 2, ..Limits::default() });
+    let mut scrapes = [server.client(), server.client()];
+    for (n, scrape) in scrapes.iter_mut().enumerate() {
+        scrape.send("GET /metrics HTTP/1.1");
+        gate.wait_for(n + 1);
+    }
+    assert_eq!(server.client().ask("GET /metrics HTTP/1.1").code, 503);
+    assert_eq!(server.client().ask("GET /-/healthy HTTP/1.1").code, 200);
+    gate.open(3);
+    for scrape in &mut scrapes {
+        assert_eq!(scrape.answer(true).code, 200);
+    }
+    assert_eq!(server.client().ask("GET /metrics HTTP/1.1").code, 200);
+}
+
+#[test]
+fn a_client_that_leaves_does_not_free_its_scrape_before_the_work_is_done() {
+    let gate = Gate::new("up 1\n");
+    let server = Server::start(gate.metrics(), Limits { scrapes: 1, ..Limits::default() });
+    let mut leaves = server.client();
+    leaves.send("GET /metrics HTTP/1.1");
+    gate.wait_for(1);
+    drop(leaves);
+    assert_eq!(server.client().ask("GET /metrics HTTP/1.1").code, 503);
+    gate.open(2);
+    let done = Instant::now() + PATIENCE;
+    while server.client().ask("GET /metrics HTTP/1.1").code != 200 {
+        assert!(Instant::now() < done, "the scrape's place was never freed");
+    }
+}
+
+#[test]
+fn an_answer_that_takes_too_long_is_503() {
+    let gate = Gate::new("");
+    let server = Server::start(gate.metrics(), Limits { answer: SHORT, ..Limits::default() });
+    assert_eq!(server.client().ask("GET /metrics HTTP/1.1").code, 503);
+}
+
+#[test]
+fn a_reader_of_a_few_bytes_at_a_time_is_cut_off_and_a_fast_one_is_not() {
+    // More than the kernel's buffers of both sides hold.
+    let body = "x".repeat(64 << 20);
+    let server = Server::start(fixed(&body), Limits { write: SHORT * 2, ..Limits::default() });
+    let mut slow = server.client();
+    slow.send("GET /metrics HTTP/1.1");
+    let start = Instant::now();
+    let mut few = [0; 512];
+    let mut got = 0;
+    // Steady progress does not help: the limit is on the whole answer.
+    while start.elapsed() < SHORT * 6 {
+        match slow.0.get_mut().read(&mut few) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => got += read,
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    got += drained(&mut slow.0.into_inner());
+    assert!(got < body.len(), "the slow reader got {got} bytes");
+    let server = Server::start(fixed(&body), Limits::default());
+    assert_eq!(server.client().ask("GET /metrics HTTP/1.1").body.len(), body.len());
+}
+
+#[test]
+fn a_scrape_in_flight_is_finished_before_the_server_ends() {
+    let gate = Gate::new("up 1\n");
+    let mut server = Server::start(gate.metrics(), Limits::default());
+    let mut idle = server.client();
+    assert_eq!(idle.ask("GET /-/healthy HTTP/1.1").code, 200);
+    let mut scrape = server.client();
+    scrape.send("GET /metrics HTTP/1.1");
+    gate.wait_for(1);
+    server.stop();
+    // An idle connection holds nothing up.
+    assert_eq!(drained(&mut idle.0.into_inner()), 0);
+    let refused = Instant::now() + PATIENCE;
+    while TcpStream::connect(server.address).is_ok() {
+        assert!(Instant::now() < refused, "still accepting");
+    }
+    assert!(!server.ended());
+    gate.open(1);
+    let answer = scrape.answer(true);
+    assert_eq!((answer.code, answer.body.as_slice()), (200, b"up 1\n".as_slice()));
+    server.wait();
+}
+
+#[test]
+fn a_scrape_that_never_ends_is_broken_off_at_the_deadline() {
+    let gate = Gate::new("");
+    let mut server = Server::start(gate.metrics(), Limits { shutdown: SHORT, ..Limits::default() });
+    let mut scrape = server.client();
+    scrape.send("GET /metrics HTTP/1.1");
+    gate.wait_for(1);
+    server.stop();
+    server.wait();
+    assert_eq!(drained(&mut scrape.0.into_inner()), 0);
+}
+
+#[test]
+fn all_addresses_given_are_served_and_none_is_an_error() {
+    let runtime = Runtime::new().expect("runtime");
+    let (first, second) = runtime.block_on(async { (listener().await, listener().await) });
+    let addresses = [&first, &second].map(|l| l.local_addr().expect("address"));
+    let _serving =
+        runtime.spawn(serve(vec![first, second], app(fixed("up 1\n")), std::future::pending::<()>()));
+    for address in addresses {
+        let client = TcpStream::connect(address).expect("connect");
+        assert_eq!(Client::on(client).ask("GET /metrics HTTP/1.1").code, 200);
+    }
+    let none = runtime.block_on(serve(Vec::new(), app(fixed("")), std::future::pending::<()>()));
+    assert!(none.is_err());
+    runtime.shutdown_background();
+}
+
+#[test]
+fn what_is_no_http_is_refused() {
+    let server = Server::start(fixed(""), Limits::default());
+    for nonsense in [
+        "\x16\x03\x01\x02\x00\x01\x00",
+        "GET\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "\0\0\0\0\r\n\r\n",
+    ] {
+        let mut connection = server.connect();
+        connection.write_all(nonsense.as_bytes()).expect("send");
+        let mut answer = Vec::new();
+        // Closed with or without a word, and not served.
+        let _reset = connection.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    let huge = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(64 << 10));
+    let mut client = server.client();
+    let _closed = client.0.get_mut().write_all(format!("{huge}\r\n\r\n").as_bytes());
+    assert!(matches!(client.try_answer().map(|answer| answer.code), None | Some(431 | 400)));
+    assert_eq!(server.client().ask("GET /-/healthy HTTP/1.1").code, 200);
+}
+
+// ---- the server
+
+struct Server {
+    runtime: Option<Runtime>,
+    address: SocketAddr,
+    requests: Arc<Requests>,
+    stop: Option<oneshot::Sender<()>>,
+    serving: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Server {
+    fn start(metrics: Metrics, limits: Limits) -> Self {
+        Self::start_with(metrics, Arc::new(|| Ok(())), limits)
+    }
+
+    fn start_with(metrics: Metrics, ready: Ready, limits: Limits) -> Self {
+        // One worker: what a connection does after its last byte is done before the next one is accepted.
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
+        let listener = runtime.block_on(listener());
+        let address = listener.local_addr().expect("address");
+        let app = App { ready, limits, ..app(metrics) };
+        let requests = app.requests.clone();
+        let (stop, stopped) = oneshot::channel();
+        let serving = runtime.spawn(serve(vec![listener], app, async {
+            let _dropped = stopped.await;
+        }));
+        Self { runtime: Some(runtime), address, requests, stop: Some(stop), serving: Some(serving) }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let connection = TcpStream::connect(self.address).expect("connect");
+        connection.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        connection
+    }
+
+    fn client(&self) -> Client {
+        Client::on(self.connect())
+    }
+
+    fn stop(&mut self) {
+        self.stop.take().expect("not stopped yet").send(()).expect("serving");
+    }
+
+    fn ended(&self) -> bool {
+        self.serving.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn wait(&mut self) {
+        let serving = self.serving.take().expect("not waited for yet");
+        let runtime = self.runtime.as_ref().expect("until dropped");
+        let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, serving).await });
+        ended.expect("in time").expect("no panic").expect("no error");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.runtime.take().expect("once").shutdown_background();
+    }
+}
+
+async fn listener() -> TcpListener {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind")
+}
+
+fn app(metrics: Metrics) -> App {
+    App { metrics, ready: Arc::new(|| Ok(())), requests: Arc::default(), limits: Limits::default() }
+}
+
+fn fixed(body: &str) -> Metrics {
+    let body = body.as_bytes().to_vec();
+    Arc::new(move || {
+        let body = body.clone();
+        Box::pin(async { Ok(body) })
+    })
+}
+
+/// Metrics that wait to be let through.
+struct Gate {
+    body: &'static str,
+    arrived: Arc<AtomicUsize>,
+    through: Arc<Semaphore>,
+}
+
+impl Gate {
+    fn new(body: &'static str) -> Self {
+        Self { body, arrived: Arc::default(), through: Arc::new(Semaphore::new(0)) }
+    }
+
+    fn metrics(&self) -> Metrics {
+        let (body, arrived, through) = (self.body, self.arrived.clone(), self.through.clone());
+        Arc::new(move || {
+            let (arrived, through) = (arrived.clone(), through.clone());
+            Box::pin(async move {
+                arrived.fetch_add(1, Ordering::SeqCst);
+                through.acquire().await.map_err(|error| error.to_string())?.forget();
+                Ok(body.as_bytes().to_vec())
+            })
+        })
+    }
+
+    fn wait_for(&self, scrapes: usize) {
+        let late = Instant::now() + PATIENCE;
+        while self.arrived.load(Ordering::SeqCst) < scrapes {
+            assert!(Instant::now() < late, "the scrape did not arrive");
+            std::thread::yield_now();
+        }
+    }
+
+    fn open(&self, scrapes: usize) {
+        self.through.add_permits(scrapes);
+    }
+}
+
+// ---- the client
+
+struct Client(BufReader<TcpStream>);
+
+struct Answer {
+    code: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Client {
+    fn on(connection: TcpStream) -> Self {
+        Self(BufReader::new(connection))
+    }
+
+    fn ask(&mut self, head: &str) -> Answer {
+        self.send(head);
+        self.answer(!head.starts_with("HEAD"))
+    }
+
+    fn send(&mut self, head: &str) {
+        let request = format!("{head}\r\nHost: localhost\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).expect("send");
+    }
+
+    fn answer(&mut self, body: bool) -> Answer {
+        let mut answer = self.try_answer().expect("an answer");
+        if body {
+            let length = answer.header("content-length").expect("a length").parse().expect("a number");
+            answer.body = vec![0; length];
+            self.0.read_exact(&mut answer.body).expect("the body");
+        }
+        answer
+    }
+
+    /// Status and headers.
+    fn try_answer(&mut self) -> Option<Answer> {
+        let mut line = || {
+            let mut line = String::new();
+            self.0.read_line(&mut line).ok().filter(|&read| read > 0)?;
+            Some(line.trim_end().to_owned())
+        };
+        let code = line()?.split(' ').nth(1)?.parse().ok()?;
+        let mut headers = Vec::new();
+        loop {
+            let header = line()?;
+            if header.is_empty() {
+                return Some(Answer { code, headers, body: Vec::new() });
+            }
+            let (name, value) = header.split_once(": ")?;
+            headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+    }
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("UTF-8")
+    }
+}
+
+/// Reads until the other side closed and says how much came.
+fn drained(connection: &mut TcpStream) -> usize {
+    let mut buffer = vec![0; 1 << 16];
+    let mut all = 0;
+    loop {
+        match connection.read(&mut buffer) {
+            Ok(0) => return all,
+            Ok(read) => all += read,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return all,
+            Err(error) => panic!("the other side did not close: {error}"),
+        }
+    }
+}

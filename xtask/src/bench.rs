@@ -1,0 +1,38 @@
+//! `bench`: builds the benchmarks (`tests/src/bin/bench.rs`) in release and becomes the one asked for.
+
+use std::{os::unix::process::CommandExt as _, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    misused, setup,
+    tools::{Place, is_root, line},
+    unprivileged,
+};
+
+const BENCHES: &[(&str, &str)] =
+    &[("datapath", "ns per packet of the real programs beside an empty one and one that only adds")];
+
+/// `cargo xtask bench [NAME [ARGS]]`.
+pub(crate) fn verb(place: &Place, args: &[String]) -> Result<ExitCode> {
+    let Some(name) = args.first() else {
+        for (name, about) in BENCHES {
+            println!("cargo xtask bench {name}  {about}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    if !BENCHES.iter().any(|(known, _)| known == name) {
+        return Ok(misused(&format!("no benchmark {name:?}; `cargo xtask bench` lists them")));
+    }
+    if !is_root() {
+        return Ok(unprivileged(&format!(
+            "loading eBPF programs needs root, run: sudo -E env \"PATH=$PATH\" cargo xtask bench {}",
+            args.join(" ")
+        )));
+    }
+    setup::complete(place, setup::Scope::Build, false)?;
+    let mut bench =
+        place.cargo(&["run", "--release", "--quiet", "--package", "monitor-tests", "--bin", "bench", "--"]);
+    bench.args(args);
+    Err(bench.exec()).with_context(|| line(&bench))
+}
