@@ -2,6 +2,7 @@
 
 pub mod frames;
 pub mod host;
+pub mod random;
 pub mod raw_socket;
 pub mod reference;
 pub mod test_run;
