@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    path::PathBuf,
+    fs, io,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -196,7 +196,7 @@ impl Engine {
         if let Some(probes) = &self.probes {
             probes.remove_everything()?;
         }
-        if self.mounted && fs::read_dir(&self.host.bpffs).is_ok_and(|mut entries| entries.next().is_none()) {
+        if self.mounted && is_unused(&self.host.bpffs) {
             bpffs::unmount(&self.host.bpffs).context("cannot unmount the bpffs that was mounted at start")?;
         }
         Ok(())
@@ -384,6 +384,14 @@ fn enter(netns_dir: PathBuf) -> Enter {
         })?
         .map_err(Into::into)
     })
+}
+
+/// Whether a bpffs has nothing in it but what the kernel itself puts into each (`maps.debug`, `progs.debug`).
+fn is_unused(path: &Path) -> bool {
+    let own = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "debug"))
+    };
+    fs::read_dir(path).is_ok_and(|mut entries| entries.all(own))
 }
 
 /// What the eBPF side may log is what our own log lets through: below that it is not even sent.
