@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Failure, assemble::assemble, lock::RunLock};
 use crate::{
@@ -191,13 +191,25 @@ impl Engine {
         execute::execute(steps, &mut performer, &mut |_, step| progress(step)).map_err(at("execute"))
     }
 
-    /// Takes programs, maps and pins away, and a bpffs that we mounted.
+    /// Takes programs, maps and pins away, a bpffs that we mounted, and the run directory.
     fn forget(&self) -> anyhow::Result<()> {
         if let Some(probes) = &self.probes {
             probes.remove_everything()?;
         }
         if self.mounted && is_unused(&self.host.bpffs) {
             bpffs::unmount(&self.host.bpffs).context("cannot unmount the bpffs that was mounted at start")?;
+        }
+        // The lock stays held on the file that is gone; whoever comes next makes a new one. What somebody else put
+        // there keeps the directory.
+        let run_dir = &self.host.run_dir;
+        for (what, removed) in [
+            ("netns", fs::remove_dir(run_dir.join("netns"))),
+            ("lock", fs::remove_file(run_dir.join("lock"))),
+            ("", fs::remove_dir(run_dir)),
+        ] {
+            if let Err(error) = removed {
+                debug!("{} stays: {error}", run_dir.join(what).display());
+            }
         }
         Ok(())
     }
