@@ -298,6 +298,55 @@ fn two_pairs_between_namespaces_that_look_alike_by_index_both_go() {
 }
 
 #[test]
+fn a_pair_is_not_broken_by_another_whose_other_end_is_out_of_sight() {
+    let namespaces = ["a", "b", "c", "d"].map(|name| format!("[[namespace]]\nname = \"{name}\"\n")).concat();
+    let up = |name| {
+        format!("[[veth]]\na = {{ name = \"h{name}\" }}\nb = {{ name = \"p\", namespace = \"{name}\" }}\n")
+    };
+    let pair = |name, a, b| {
+        format!(
+            "[[veth]]\na = {{ name = \"{name}\", namespace = \"{a}\" }}\n\
+             b = {{ name = \"{name}\", namespace = \"{b}\" }}\n"
+        )
+    };
+    // `x` and `y` have the indexes 2 and 3 on their sides; the host's are out of the way.
+    let kept = format!("{namespaces}{}{}{}", up("b"), up("d"), pair("x", "a", "b"));
+    let mut model = Model::default();
+    (0..9).for_each(|n| model.foreign_link(&format!("dummy{n}"), "dummy").up = true);
+    let both = topology(&format!("{kept}{}", pair("y", "c", "d")));
+    model.run(&plan(&both, &model.observed, COUNTED).expect("a plan"));
+    model.netns(&ns("d")).unwrap().links.remove(&"y".parse().unwrap());
+    assert_eq!(again(&kept, &model), "ip -n c link delete y\n");
+}
+
+/// Not as it should be: what the kernel shows of a link does not name its peer's namespace, and indexes are alike. It would
+/// take the identity of that namespace (`IFLA_LINK_NETNSID`) among what is observed.
+#[test]
+fn two_pairs_between_namespaces_joined_crosswise_under_the_same_names_are_not_told_apart() {
+    let namespaces = ["a", "b", "c", "d"].map(|name| format!("[[namespace]]\nname = \"{name}\"\n")).concat();
+    let pair = |a, b| {
+        format!(
+            "[[veth]]\na = {{ name = \"x\", namespace = \"{a}\" }}\nb = {{ name = \"x\", namespace = \"{b}\" }}\n"
+        )
+    };
+    let (_, model) = built(&format!("{namespaces}{}{}", pair("a", "b"), pair("c", "d")));
+    assert_eq!(again(&format!("{namespaces}{}{}", pair("a", "c"), pair("b", "d")), &model), "");
+}
+
+#[test]
+fn a_bridge_keeps_its_mtu_whatever_its_ports_have() {
+    for mtu in [1280, 1450, 1500, 9000] {
+        let bridge = format!("[[bridge]]\nname = \"nm0\"\nsubnet = \"198.51.100.0/24\"\nmtu = {mtu}\n");
+        let small =
+            "[[namespace]]\nname = \"c\"\ninterface = [{ name = \"eth0\", bridge = \"nm0\", mtu = 1400 }]\n";
+        let file = format!("{bridge}{}{small}", member("a", None));
+        let (_, mut model) = built(&file);
+        assert_eq!(model.link(&host("nm0")).unwrap().mtu, mtu);
+        assert_eq!(again(&file, &model), "", "applying twice changes nothing");
+    }
+}
+
+#[test]
 fn a_renamed_end_makes_the_pair_anew_with_one_deletion() {
     let (_, mut model) = built(FILE);
     let renamed = FILE.replace("veth1", "veth2");

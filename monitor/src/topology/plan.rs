@@ -3,6 +3,9 @@
 //! The order: what is no longer wanted goes; namespaces; bridges; veth pairs, each counted before it is set up; `lo`;
 //! routes. Deliberately absent: an MTU or MAC address that the file does not give stays as it is; a route that somebody
 //! added by hand in a namespace of ours stays (routing daemons do that), unless the file has one to the same destination.
+//!
+//! One pass is enough, with one exception: a bridge that is there and is newly given the MTU it happens to have may lose it to
+//! a port that joins in the same pass, and the next pass sets it for good. The kernel does not show which MTU it keeps.
 
 mod build;
 mod peers;

@@ -26,6 +26,8 @@ pub(crate) struct Model {
     peers: BTreeMap<LinkId, LinkId>,
     /// Next index by namespace; the host's under no name.
     next: BTreeMap<Option<NsName>, u32>,
+    /// Bridges whose MTU was changed by a request; that of others follows their ports (`br_mtu_auto_adjust`).
+    pinned: BTreeSet<IfName>,
     cookie: u64,
     /// Every step performed, in order.
     pub(crate) done: Vec<Step>,
@@ -175,11 +177,18 @@ impl Model {
                 let seen = self.link(link)?;
                 ensure!(seen.bridge == *from, "a port of {:?} before, not of {from:?}", seen.bridge);
                 seen.bridge = to.clone();
+                self.follow_ports();
             }
             Step::SetMtu { link, from, to } => {
                 let seen = self.link(link)?;
                 ensure!(seen.mtu == *from, "MTU {} before, not {from}", seen.mtu);
+                let bridge = seen.kind == "bridge";
                 seen.mtu = *to;
+                // A request for what is there already changes nothing, so it pins nothing (`netif_set_mtu_ext`).
+                if bridge && from != to {
+                    self.pinned.insert(link.name.clone());
+                }
+                self.follow_ports();
             }
             Step::SetMac { link, from, to } => {
                 let seen = self.link(link)?;
@@ -196,7 +205,10 @@ impl Model {
             Step::DeleteAddress { link, address } => self.delete_address(link, address)?,
             Step::SetUp { link } => self.link(link)?.up = true,
             Step::SetDown { link } => {
-                self.link(link)?.up = false;
+                let seen = self.link(link)?;
+                seen.up = false;
+                // `addrconf_ifdown`; IPv4 addresses stay.
+                seen.addresses.retain(|address| address.addr().is_ipv4());
                 self.flush(link, |_| true);
             }
             Step::AddRoute { place, route } => self.add_route(place, route)?,
@@ -246,6 +258,24 @@ impl Model {
                 for port in self.observed.host.values_mut() {
                     port.bridge = port.bridge.take().filter(|bridge| *bridge != gone.name);
                 }
+                self.pinned.remove(&gone.name);
+            }
+        }
+        self.follow_ports();
+    }
+
+    fn follow_ports(&mut self) {
+        let mut least: BTreeMap<IfName, u32> = BTreeMap::new();
+        for port in self.observed.host.values() {
+            if let Some(bridge) = &port.bridge {
+                let mtu = least.entry(bridge.clone()).or_insert(port.mtu);
+                *mtu = port.mtu.min(*mtu);
+            }
+        }
+        for (name, link) in &mut self.observed.host {
+            if link.owned && link.kind == "bridge" && !self.pinned.contains(name) {
+                // One that never had a port keeps what it was made with; the last port leaves it at the default.
+                link.mtu = least.get(name).copied().unwrap_or(link.mtu);
             }
         }
     }
@@ -253,8 +283,8 @@ impl Model {
     /// With its last IPv4 address a device loses its IPv4 routes (`fib_disable_ip`).
     fn delete_address(&mut self, link: &LinkId, address: &IpNet) -> Result<()> {
         let seen = self.link(link)?;
-        let at = seen.addresses.iter().position(|found| found == address);
-        seen.addresses.remove(at.context("Cannot assign requested address")?);
+        // What is gone is deleted, as for the agent.
+        seen.addresses.retain(|found| found != address);
         if address.addr().is_ipv4() && !seen.addresses.iter().any(|left| left.addr().is_ipv4()) {
             self.flush(link, |route| route.to.addr().is_ipv4());
         }

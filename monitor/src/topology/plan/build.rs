@@ -14,6 +14,9 @@ use super::{
     remove::Removal,
 };
 
+/// What the kernel gives a bridge (`ETH_DATA_LEN`).
+const DEFAULT_MTU: u32 = 1500;
+
 /// The steps so far, and what the kernel will have after them.
 pub(super) struct Plan<'a> {
     observed: &'a Observed,
@@ -49,12 +52,23 @@ impl<'a> Plan<'a> {
         let link = LinkId::host(name.clone());
         let seen = self.seen(&link);
         match seen {
-            None => self.steps.push(Step::CreateBridge { name: name.clone(), mtu: *mtu, mac: *mac }),
+            None => self.new_bridge(name, *mtu, *mac),
             Some(seen) => self.properties(&link, seen, *mtu, *mac),
         }
         self.addresses_of(&link, gateways, seen);
         if !seen.is_some_and(|seen| seen.up) {
             self.steps.push(Step::SetUp { link });
+        }
+    }
+
+    /// The MTU of a bridge follows its ports until a request changes it (`BROPT_MTU_SET_BY_USER` in net/bridge/br_device.c):
+    /// what it is made with does not count, nor does a request for what it has.
+    fn new_bridge(&mut self, name: &IfName, mtu: Option<u32>, mac: Option<MacAddr>) {
+        let first = mtu.filter(|mtu| *mtu == DEFAULT_MTU).map(|mtu| mtu - 1);
+        self.steps.push(Step::CreateBridge { name: name.clone(), mtu: first, mac });
+        if let Some(to) = mtu {
+            let link = LinkId::host(name.clone());
+            self.steps.push(Step::SetMtu { link, from: first.unwrap_or(DEFAULT_MTU), to });
         }
     }
 

@@ -8,6 +8,7 @@ use super::super::{Observed, ObservedLink, names::LinkId};
 ///
 /// The kernel shows of a peer only its index in a namespace it does not name, and new namespaces count alike: two pairs between
 /// namespaces often have the same indexes. A peer is known here only where a single link fits, seen from both sides.
+/// For the same reason two such pairs that were joined crosswise under the same four names pass for the wanted ones.
 pub(super) struct Peers {
     /// Links by their own index and their peer's.
     by_index: BTreeMap<(u32, u32), Vec<LinkId>>,
