@@ -279,21 +279,22 @@ fn random_file(random: &mut Random) -> String {
     let mut file = String::new();
     let bridges = random.below(3);
     for bridge in 0..bridges {
-        let _ = writeln!(file, "[[bridge]]\nname = \"br{bridge}\"");
+        writeln!(file, "[[bridge]]\nname = \"br{bridge}\"").expect("a String takes everything");
         let (v4, v6) = (format!("\"198.51.{bridge}.0/24\""), format!("\"2001:db8:{bridge}::/64\""));
         let subnet = [format!("[{v4}, {v6}]"), v4, v6][random.below(3) as usize].clone();
-        let _ = writeln!(file, "subnet = {subnet}");
+        writeln!(file, "subnet = {subnet}").expect("a String takes everything");
         if random.one_in(3) {
-            let _ = writeln!(file, "mtu = {}", 1400 + random.below(3) * 50);
+            writeln!(file, "mtu = {}", 1400 + random.below(3) * 50).expect("a String takes everything");
         }
     }
     let namespaces = random.below(5);
     for netns in 0..namespaces {
-        let _ = writeln!(
+        writeln!(
             file,
             "[[namespace]]\nname = \"n{netns}\"\nlo = \"{}\"",
             ["up", "down"][random.below(2) as usize]
-        );
+        )
+        .expect("a String takes everything");
         let mut on = Vec::new();
         for bridge in 0..bridges {
             if !random.one_in(3) {
@@ -307,32 +308,32 @@ fn random_file(random: &mut Random) -> String {
                 on.push(format!("{{ name = \"eth{bridge}\", bridge = \"br{bridge}\"{mtu}{mac}{host} }}"));
             }
         }
-        let _ = writeln!(file, "interface = [{}]", on.join(", "));
+        writeln!(file, "interface = [{}]", on.join(", ")).expect("a String takes everything");
     }
     let mut pairs = String::new();
     for a in 0..namespaces {
         for b in a..namespaces {
             // Names say which pair it is: two files never join the same two names to others.
             if a != b && random.one_in(2) {
-                let _ = writeln!(
+                writeln!(
                     pairs,
                     "[[veth]]\na = {{ name = \"w{a}{b}\", namespace = \"n{a}\", address = \"192.0.2.1/30\" }}\n\
                      b = {{ name = \"w{a}{b}\", namespace = \"n{b}\", address = \"192.0.2.2/30\" }}"
-                );
+                ).expect("a String takes everything");
             }
         }
         if random.one_in(2) {
             // The same name leads into another namespace in another file.
             let other = random.below(3);
             let inner = random.below(2);
-            let _ = writeln!(
+            writeln!(
                 pairs,
                 "[[veth]]\na = {{ name = \"up{a}\", address = \"203.0.113.{}/30\" }}\n\
                  b = {{ name = \"in{inner}\", namespace = \"n{a}\", address = [\"203.0.113.{}/30\"], mtu = {} }}",
                 a * 4 + 1,
                 a * 4 + 2,
                 1300 + other
-            );
+            ).expect("a String takes everything");
         }
     }
     file + &pairs
