@@ -11,7 +11,11 @@ mod plan;
 mod show;
 mod table;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -152,10 +156,14 @@ fn report(failure: Failure) -> ExitCode {
 }
 
 fn init_log(level: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+    // What the libraries tell of loading programs fills pages; who wants it names them: debug,aya_obj=debug.
+    let filter = EnvFilter::try_new(format!("aya=info,aya_obj=info,netlink_proto=info,{level}"))
+        .map_err(|error| error.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     match format {
-        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(colour).try_init(),
         LogFormat::Json => builder.json().try_init(),
     }
     .map_err(|error| error.to_string())

@@ -133,7 +133,7 @@ async fn landing() -> Response {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
         "<meta name=\"viewport\" content=\"width=device-width\">\n",
         "<meta name=\"color-scheme\" content=\"light dark\">\n<title>netns-monitor</title>\n</head>\n<body>\n",
-        "<h1>netns-monitor</h1>\n<p>Counts every packet of every network namespace on this host. Version ",
+        "<h1>netns-monitor</h1>\n<p>Counts every packet of the network namespaces it keeps on this host. Version ",
         env!("CARGO_PKG_VERSION"),
         ".</p>\n<ul>\n",
         "<li><a href=\"/metrics\">/metrics</a>: the counts, for Prometheus</li>\n",
