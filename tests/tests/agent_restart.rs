@@ -4,11 +4,11 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use monitor_tests::{
     agent::{self, Agent},
-    host::inside,
+    host::{TestHost, inside},
     ledger::{Class, Count, Ledger, wire},
     oracle::{pins, stats, wiring},
     poll::{SOON, until, until_equal},
-    scene::{Scene, TWO, ours},
+    scene::{Scene, TWO, ours, silence},
     traffic::{Flood, frame, send, send_every_class},
 };
 
@@ -113,7 +113,7 @@ fn sigterm_ends_with_0_and_leaves_wiring_and_counting() {
 
 #[test]
 fn cleanup_leaves_nothing() {
-    let host = monitor_tests::host::TestHost::quiet();
+    let host = TestHost::quiet();
     let before = wiring();
     let mut agent = Agent::start(TWO, &["--cleanup"]);
     assert_ne!(wiring(), before);
@@ -145,16 +145,15 @@ fn a_second_agent_ends_at_once_and_names_the_first() {
 
 #[test]
 fn with_no_bpffs_the_agent_says_so_and_counts_from_its_start() {
-    let host = monitor_tests::host::TestHost::quiet();
-    nix::mount::umount("/sys/fs/bpf").expect("no bpffs");
-    let mut agent = Agent::start(TWO, &[]);
-    let says = |line: &String| line.contains("bpffs") || line.contains("/sys/fs/bpf");
+    let host = TestHost::quiet();
+    let mut agent = Agent::start(TWO, &["--bpffs", "/run/nowhere"]);
+    let says = |line: &String| line.contains("no bpffs at /run/nowhere");
     assert!(agent.log().iter().any(says), "{:#?}", agent.log());
     let pinned = |agent: &Agent| {
         agent.metrics().value("netns_monitor_attach_info", &[("mode", "tcx"), ("pinned", "false")])
     };
     assert_eq!(pinned(&agent), Some(1.0));
-    monitor_tests::scene::silence(&["blue", "red"]);
+    silence(&["blue", "red"]);
     let class = Class("ipv4", "udp");
     let frames = [(class, frame(class, 100))];
     let labels = [("netns", "blue"), ("direction", "transmit"), ("family", "ipv4"), ("protocol", "udp")];
@@ -169,4 +168,30 @@ fn with_no_bpffs_the_agent_says_so_and_counts_from_its_start() {
     until_equal(SOON, "counted from the start", || (counted(&agent), 3));
     assert_eq!(wire(&agent.metrics(), "blue", "eth0", "transmit"), Count { packets: 3, bytes: 300 });
     drop((agent, host));
+}
+
+#[test]
+fn a_bpffs_that_the_agent_mounted_is_unmounted_by_cleanup_alone() {
+    let _host = TestHost::quiet();
+    nix::mount::umount("/sys/fs/bpf").expect("no bpffs");
+    let mounted = || {
+        let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts");
+        mounts.lines().any(|line| line.contains(" /sys/fs/bpf ") && line.contains(" - bpf "))
+    };
+    assert!(!mounted());
+    let mut agent = Agent::start(TWO, &[]);
+    assert!(mounted(), "{:#?}", agent.log());
+    assert_eq!(agent.terminate().code(), Some(0));
+    assert!(mounted(), "the counts are in it");
+    drop(agent);
+    let mut agent = Agent::start(TWO, &["--cleanup"]);
+    assert_eq!(agent.terminate().code(), Some(0));
+    assert_eq!(pins(), [""; 0]);
+    drop(agent);
+    // One agent that does both.
+    nix::mount::umount("/sys/fs/bpf").expect("no bpffs");
+    let mut agent = Agent::start(TWO, &["--cleanup"]);
+    assert!(mounted());
+    assert_eq!(agent.terminate().code(), Some(0));
+    assert!(!mounted(), "{:#?}", agent.log());
 }
