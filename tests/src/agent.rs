@@ -175,7 +175,15 @@ impl Agent {
     /// # Panics
     /// When it does not soon, or the agent ended.
     pub fn wait_ready(&mut self) {
-        until(SOON, "the agent is ready", || {
+        self.wait_ready_within(SOON);
+    }
+
+    /// As [`Agent::wait_ready`] with another deadline.
+    ///
+    /// # Panics
+    /// When it is not ready by then, or the agent ended.
+    pub fn wait_ready_within(&mut self, within: Duration) {
+        until(within, "the agent is ready", || {
             if let Some(status) = self.child.try_wait().expect("its status") {
                 panic!("the agent ended with {status}");
             }
@@ -183,6 +191,13 @@ impl Agent {
             self.address = Some(address);
             http::get(address, "/-/ready").ok().filter(|answer| answer.status == 200)
         });
+    }
+
+    /// Whether `/-/ready` says so at this moment.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let answer = self.find_address().and_then(|address| http::get(address, "/-/ready").ok());
+        answer.is_some_and(|answer| answer.status == 200)
     }
 
     fn find_address(&self) -> Option<SocketAddr> {

@@ -1,6 +1,10 @@
 //! Counting outlives the agent: killed, stopped, started again, and what it says when it cannot.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    time::{Duration, Instant},
+};
 
 use monitor_tests::{
     agent::{self, Agent},
@@ -194,4 +198,37 @@ fn a_bpffs_that_the_agent_mounted_is_unmounted_by_cleanup_alone() {
     assert!(mounted());
     assert_eq!(agent.terminate().code(), Some(0));
     assert!(!mounted(), "{:#?}", agent.log());
+}
+
+#[test]
+fn an_agent_killed_between_any_two_steps_is_repaired_by_the_next() {
+    let _host = TestHost::quiet();
+    let before = wiring();
+    let mut killed = BTreeSet::new();
+    for step in 0.. {
+        let mut agent = Agent::spawn(TWO, &["--cleanup"]);
+        // Every step is a line of the log; killed while the next one is under way, so looked at without a pause.
+        let steps = || agent.log().iter().filter(|line| line.contains(" ip ")).count();
+        let mut asked = Instant::now();
+        let mut ended = false;
+        while !ended && steps() <= step {
+            if asked.elapsed() > Duration::from_millis(50) {
+                ended = agent.is_ready();
+                asked = Instant::now();
+            }
+            std::thread::yield_now();
+        }
+        let killed_at = steps();
+        agent.kill9();
+        killed.insert(killed_at);
+        agent.restart();
+        assert_eq!(agent::run_well(&["plan", "/run/test.toml"]).stdout, "", "after step {step}");
+        assert_eq!(agent.terminate().code(), Some(0));
+        assert_eq!(wiring(), before, "after step {step}");
+        assert_eq!(pins(), [""; 0], "after step {step}");
+        if ended {
+            break;
+        }
+    }
+    assert!(killed.len() > 10, "{killed:?}");
 }
