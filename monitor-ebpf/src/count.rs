@@ -1,6 +1,7 @@
 //! Adds one packet to the counters of one hook of one interface.
 //!
-//! The slot is this CPU's own and a program is not re-entered on one CPU, so the additions are plain ones.
+//! The slot is this CPU's own and both hooks run with softirqs off, so nothing comes between on one CPU and the
+//! additions are plain ones. (A kernel with PREEMPT_RT that runs softirqs in parallel on one CPU may lose some.)
 //! Almost every packet is plain (no GSO, no tag in metadata, ordinary headers) and stays in `packet`; the rest is `careful`.
 
 use core::{hint::black_box, mem::offset_of};
@@ -8,9 +9,12 @@ use core::{hint::black_box, mem::offset_of};
 use aya_ebpf::bindings::__sk_buff;
 use monitor_ebpf::{ClassCounters, DirectionCounters, SIZE_BOUNDS, flag};
 
-use crate::{parse, tunnel};
+use crate::{
+    frame::{self, Frame},
+    parse, tunnel,
+};
 
-const ETHERNET: usize = parse::ETHERNET as usize;
+const ETHERNET: usize = frame::ETHERNET as usize;
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -83,7 +87,7 @@ fn bounded(index: usize) -> usize {
 }
 
 /// Always 0, for no skb is 256 MiB long; but the verifier does not know that. Without CAP_PERFMON it refuses (against
-/// Spectre) a pointer to a map's value that each path moves by another constant: with some bits of the index unknown,
+/// Spectre; it also makes the program some 10 ns slower then) a pointer to a map's value that each path moves by another constant: with some bits of the index unknown,
 /// there is no constant. A number from a function with a symbol of its own is unknown to it anyway.
 #[inline(always)]
 const fn blur(len: u32) -> usize {
@@ -112,7 +116,7 @@ struct Wire {
 
 /// GSO: each segment repeats the headers; an offloaded tag goes onto each packet.
 #[inline(always)]
-fn wire(skb: *mut __sk_buff, frame: parse::Frame) -> Wire {
+fn wire(skb: *mut __sk_buff, frame: Frame) -> Wire {
     // SAFETY: the context is valid.
     let (len, tagged, gso_size, gso_segs) = unsafe {
         ((*skb).len.into(), (*skb).vlan_present, u64::from((*skb).gso_size), u64::from((*skb).gso_segs))

@@ -6,9 +6,11 @@
 #![no_main]
 
 mod count;
+mod frame;
 mod parse;
 mod runtime;
 mod tunnel;
+mod walk;
 
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC,

@@ -5,10 +5,12 @@
 #![no_main]
 
 mod count;
+mod frame;
 mod parse;
 mod report;
 mod runtime;
 mod tunnel;
+mod walk;
 
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC,

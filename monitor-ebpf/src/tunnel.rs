@@ -7,7 +7,10 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
-use crate::parse::{ETHERNET, Frame, ethertype, load_u16, network, protocol};
+use crate::{
+    frame::{ETHERNET, Frame, ethertype, protocol},
+    walk::{load_u16, network},
+};
 
 const VXLAN_PORT: u16 = 4789;
 const GENEVE_PORT: u16 = 6081;

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod oracle;
 pub mod poll;
 pub mod prometheus;
+pub mod random;
 pub mod raw_socket;
 pub mod reference;
 pub mod scene;

@@ -131,6 +131,10 @@ pub fn pins() -> Vec<String> {
     while let Some(directory) = left.pop() {
         for entry in fs::read_dir(&directory).expect("a directory") {
             let path = entry.expect("an entry").path();
+            // The kernel puts two of its own iterators into every bpffs.
+            if path.extension().is_some_and(|extension| extension == "debug") {
+                continue;
+            }
             found.push(path.display().to_string());
             if path.is_dir() {
                 left.push(path);

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    path::PathBuf,
+    fs, io,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use anyhow::Context as _;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Failure, assemble::assemble, lock::RunLock};
 use crate::{
@@ -191,13 +191,25 @@ impl Engine {
         execute::execute(steps, &mut performer, &mut |_, step| progress(step)).map_err(at("execute"))
     }
 
-    /// Takes programs, maps and pins away, and a bpffs that we mounted.
+    /// Takes programs, maps and pins away, a bpffs that we mounted, and the run directory.
     fn forget(&self) -> anyhow::Result<()> {
         if let Some(probes) = &self.probes {
             probes.remove_everything()?;
         }
-        if self.mounted && fs::read_dir(&self.host.bpffs).is_ok_and(|mut entries| entries.next().is_none()) {
+        if self.mounted && is_unused(&self.host.bpffs) {
             bpffs::unmount(&self.host.bpffs).context("cannot unmount the bpffs that was mounted at start")?;
+        }
+        // The lock stays held on the file that is gone; whoever comes next makes a new one. What somebody else put
+        // there keeps the directory.
+        let run_dir = &self.host.run_dir;
+        for (what, removed) in [
+            ("netns", fs::remove_dir(run_dir.join("netns"))),
+            ("lock", fs::remove_file(run_dir.join("lock"))),
+            ("", fs::remove_dir(run_dir)),
+        ] {
+            if let Err(error) = removed {
+                debug!("{} stays: {error}", run_dir.join(what).display());
+            }
         }
         Ok(())
     }
@@ -384,6 +396,14 @@ fn enter(netns_dir: PathBuf) -> Enter {
         })?
         .map_err(Into::into)
     })
+}
+
+/// Whether a bpffs has nothing in it but what the kernel itself puts into each (`maps.debug`, `progs.debug`).
+fn is_unused(path: &Path) -> bool {
+    let own = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "debug"))
+    };
+    fs::read_dir(path).is_ok_and(|mut entries| entries.all(own))
 }
 
 /// What the eBPF side may log is what our own log lets through: below that it is not even sent.

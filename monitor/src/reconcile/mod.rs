@@ -17,7 +17,10 @@ use anyhow::{Context as _, bail};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 pub use self::session::NetlinkError;
-use self::session::{Session, session};
+use self::{
+    link::Found,
+    session::{Session, session},
+};
 use crate::{
     netns::{self, NetnsError, Records},
     topology::{
@@ -202,6 +205,10 @@ impl Kernel {
         claimed
     }
 
+    fn is_ours(&self, link: &Found) -> bool {
+        link.alias.as_ref().is_some_and(|alias| alias.starts_with(&self.tag))
+    }
+
     /// Gives a new link its name and its tag in one request: whatever has the name is tagged, also when we are killed
     /// in between. (The kernel takes no alias when it makes a link.)
     fn claim(&self, link: &LinkId, temporary: &str, serves: &LinkId) -> anyhow::Result<()> {
@@ -213,16 +220,19 @@ impl Kernel {
                 let name = link.name.as_str();
                 let change = |link: LinkMessageBuilder<LinkUnspec>| link.name(name).alias(alias.as_str());
                 match session.set_link(new.ifindex, change).await {
-                    // A link whose namespace is being taken apart keeps its name a little, though no dump shows it.
-                    Err(error)
-                        if error.errno() == Some(libc::EEXIST) && session.find(name).await?.is_none() =>
-                    {
-                        Ok(false)
+                    Ok(()) => Ok(true),
+                    Err(error) if error.errno() == Some(libc::EEXIST) => {
+                        // A link whose namespace is being taken apart keeps its name a little, whether it is still seen
+                        // or not. One that is not ours keeps it for good.
+                        let taken = session.find(name).await?;
+                        let foreign = taken.is_some_and(|taken| !self.is_ours(&taken));
+                        let error =
+                            anyhow::Error::from(error).context(format!("cannot name the new link {link}"));
+                        if foreign { Err(error) } else { Ok(false) }
                     }
                     Err(error) => {
                         Err(anyhow::Error::from(error).context(format!("cannot name the new link {link}")))
                     }
-                    Ok(()) => Ok(true),
                 }
             });
             match claimed? {
@@ -255,7 +265,7 @@ impl Kernel {
         };
         let deleted = self.at(&link.place, async |session| match session.find(link.name.as_str()).await? {
             None => Ok(()),
-            Some(found) if !found.alias.as_ref().is_some_and(|alias| alias.starts_with(&self.tag)) => {
+            Some(found) if !self.is_ours(&found) => {
                 bail!("{link} is not ours (its alias does not say so), it stays")
             }
             Some(found) => Ok(session.delete_link(found.ifindex).await?),

@@ -96,7 +96,17 @@ fn datapath(rounds: usize) -> Result<ExitCode> {
             }
         }
     }
-    Ok(report(&mut cases, rounds))
+    let verdict = report(&mut cases, rounds);
+    drop(cases);
+    for (name, mut object) in [("shared", shared), ("inside", inside)] {
+        let info = object.program(INGRESS)?.info()?;
+        println!(
+            "{name} {INGRESS}: {} instructions verified, {} bytes of machine code",
+            info.verified_instruction_count().unwrap_or_default(),
+            info.size_jitted()
+        );
+    }
+    Ok(verdict)
 }
 
 /// Prints the table and the verdict.
