@@ -126,7 +126,7 @@ fn an_empty_file_left_by_a_crash_is_used_again_only_with_our_record() {
     let _host = TestHost::new();
     let leave = |path: &str| {
         fs::write(path, "").expect("a file");
-        fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("mode 0");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o0)).expect("mode 0");
     };
     fs::create_dir_all(format!("{RUN}/netns")).expect("records");
     leave("/run/netns/ours");

@@ -3,6 +3,7 @@
 
 mod address;
 mod build;
+mod route;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +27,9 @@ pub(super) type Report<'a> = &'a mut dyn FnMut(Range<usize>, String);
 pub(super) fn check(written: &file::File, report: Report<'_>) -> Topology {
     let mut check = Check {
         report,
+        said: 0,
+        doubtful: BTreeSet::new(),
+        broken: BTreeSet::new(),
         hosts: BTreeSet::new(),
         macs: BTreeSet::new(),
         addresses: BTreeSet::new(),
@@ -33,7 +37,13 @@ pub(super) fn check(written: &file::File, report: Report<'_>) -> Topology {
         networks: Vec::new(),
     };
     let mut topology = Topology::default();
-    topology.bridges.extend(written.bridge.iter().filter_map(|bridge| check.bridge(bridge)));
+    for bridge in &written.bridge {
+        let said = check.said;
+        topology.bridges.extend(check.bridge(bridge));
+        if check.said > said {
+            check.broken.insert(bridge.name.get_ref().clone());
+        }
+    }
     check.reserve_names(written);
 
     let mut names = BTreeSet::new();
@@ -46,22 +56,40 @@ pub(super) fn check(written: &file::File, report: Report<'_>) -> Topology {
             );
             continue;
         }
+        let said = check.said;
         topology
             .veths
             .extend(namespace.interface.iter().filter_map(|interface| check.interface(&name, interface)));
+        if check.said > said {
+            check.doubtful.insert(name.clone());
+        }
         topology.namespaces.push(Namespace { name, lo_up: namespace.lo == file::Lo::Up, routes: Vec::new() });
     }
-    topology.veths.extend(written.veth.iter().filter_map(|veth| check.veth(veth, &names)));
+    for veth in &written.veth {
+        let said = check.said;
+        topology.veths.extend(check.veth(veth, &names));
+        if check.said > said {
+            let ends = [&veth.a, &veth.b].into_iter().filter_map(|end| end.namespace.as_ref());
+            check.doubtful.extend(ends.filter_map(|netns| netns.get_ref().parse().ok()));
+        }
+    }
     check.inside_names(written, &topology);
     check.pools(written, &topology);
-    for namespace in &written.namespace {
-        let Ok(name) = namespace.name.get_ref().parse::<NsName>() else { continue };
-        let routes: Vec<Route> =
-            namespace.route.iter().filter_map(|route| check.route(&name, route, &topology)).collect();
-        check.repeated_routes(namespace, &routes);
-        if let Some(found) = topology.namespaces.iter_mut().find(|found| found.name == name) {
-            found.routes = routes;
+    let mut ends: BTreeMap<&NsName, Vec<&End>> = BTreeMap::new();
+    for end in topology.ends() {
+        if let Place::Netns(netns) = &end.link.place {
+            ends.entry(netns).or_default().push(end);
         }
+    }
+    let mut routes = BTreeMap::new();
+    for namespace in &written.namespace {
+        if let Ok(name) = namespace.name.get_ref().parse::<NsName>() {
+            let found = check.routes(&name, namespace, ends.get(&name));
+            routes.insert(name, found);
+        }
+    }
+    for namespace in &mut topology.namespaces {
+        namespace.routes = routes.remove(&namespace.name).unwrap_or_default();
     }
     topology
 }
@@ -69,9 +97,16 @@ pub(super) fn check(written: &file::File, report: Report<'_>) -> Topology {
 /// What was seen so far, for what must be unique or must exist.
 struct Check<'a> {
     report: Report<'a>,
+    /// How many mistakes were reported.
+    said: usize,
+    /// Namespaces with a mistake in an interface: whether their routes work cannot be told.
+    doubtful: BTreeSet<NsName>,
+    /// Bridges with a mistake, as written: what hangs on them is not held against it.
+    broken: BTreeSet<String>,
     /// Names of the host's links.
     hosts: BTreeSet<IfName>,
-    macs: BTreeSet<MacAddr>,
+    /// MAC addresses by segment.
+    macs: BTreeSet<(String, MacAddr)>,
     /// Addresses by the segment they are on: a bridge, or a pair by its first end.
     addresses: BTreeSet<(String, IpAddr)>,
     /// Subnets and gateways by bridge.
@@ -82,6 +117,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn say(&mut self, at: Range<usize>, what: String) {
+        self.said += 1;
         (self.report)(at, what);
     }
 
@@ -121,11 +157,15 @@ impl Check<'_> {
         Some(name)
     }
 
-    fn mac(&mut self, text: Option<&Spanned<String>>) -> Option<MacAddr> {
+    /// A MAC address, at most once on its segment.
+    fn mac(&mut self, text: Option<&Spanned<String>>, segment: &str) -> Option<MacAddr> {
         let text = text?;
         let mac = self.parse(text)?;
-        if !self.macs.insert(mac) {
-            self.say(text.span(), format!("MAC address {mac} is in the file twice"));
+        if !self.macs.insert((segment.to_owned(), mac)) {
+            self.say(
+                text.span(),
+                format!("MAC address {mac} is used twice on {segment}: packets would go to either"),
+            );
         }
         Some(mac)
     }
@@ -152,7 +192,7 @@ impl Check<'_> {
         let file::Bridge { name, subnet, gateway, mtu, mac } = written;
         let subnets = subnet.as_ref().map(|subnet| self.subnets(subnet)).unwrap_or_default();
         let gateways = self.gateways(gateway.as_ref(), &subnets);
-        let mac = self.mac(mac.as_ref());
+        let mac = self.mac(mac.as_ref(), &format!("bridge {}", name.get_ref().escape_debug()));
         let mtu = self.mtu(mtu.as_ref(), &gateways);
         let name_ = self.host_name(name)?;
         let at = subnet.as_ref().map_or(name.span(), Spanned::span);

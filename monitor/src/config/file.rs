@@ -1,22 +1,26 @@
 //! The file as written: keys, types, defaults. Nothing is checked here but that.
 
+use std::{fmt, ops::Range};
+
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, SeqAccess, Visitor},
+};
 use toml::Spanned;
 
 /// A file of netns-monitor: the bridges, namespaces and veth pairs that shall be.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "netns-monitor")]
+#[derive(Debug, Default, JsonSchema)]
+#[schemars(title = "netns-monitor", deny_unknown_fields)]
 pub(super) struct File {
     /// Bridges, all in the host's namespace.
-    #[serde(default)]
+    #[schemars(default)]
     pub(super) bridge: Vec<Bridge>,
     /// Network namespaces to create and keep.
-    #[serde(default)]
+    #[schemars(default)]
     pub(super) namespace: Vec<Namespace>,
     /// Veth pairs written out: between the host and a namespace, or between two namespaces.
-    #[serde(default)]
+    #[schemars(default)]
     pub(super) veth: Vec<Veth>,
 }
 
@@ -144,20 +148,48 @@ pub(super) struct End {
 }
 
 /// A string, or a list of them.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected a string or a list of strings")]
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
 pub(super) enum OneOrMany {
     /// One.
     One(String),
-    /// Several.
-    Many(Vec<String>),
+    /// Several, each with its place: a list may go over many lines.
+    Many(#[schemars(with = "Vec<String>")] Vec<Spanned<String>>),
 }
 
-impl OneOrMany {
-    pub(super) fn as_slice(&self) -> &[String] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
+/// Each string with its place.
+pub(super) fn texts(written: &Spanned<OneOrMany>) -> Vec<(Range<usize>, &str)> {
+    match written.get_ref() {
+        OneOrMany::One(one) => vec![(written.span(), one)],
+        OneOrMany::Many(many) => many.iter().map(|text| (text.span(), text.get_ref().as_str())).collect(),
+    }
+}
+
+/// By hand: serde's own way to choose between the two forgets places.
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany, A::Error> {
+                let mut many = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    many.push(text);
+                }
+                Ok(OneOrMany::Many(many))
+            }
         }
+
+        deserializer.deserialize_any(Either)
     }
 }

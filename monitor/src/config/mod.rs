@@ -2,6 +2,7 @@
 
 mod check;
 mod file;
+mod read;
 
 use std::{fmt, fs, ops::Range, path::Path};
 
@@ -57,9 +58,11 @@ pub fn load(path: &Path) -> Result<Topology, ConfigErrors> {
         |what: String| ConfigErrors { file: file.clone(), errors: vec![ConfigError { at: None, what }] };
     let bytes = fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
     let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
-        unreadable(format!("is not UTF-8 text: the byte at {valid} (line {line}) begins no character"))
+        let before = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+        let at = Some(place(&before, &(before.len()..before.len())));
+        let what =
+            "the file is not UTF-8 text: this byte begins no character; save the file as UTF-8".to_owned();
+        ConfigErrors { file: file.clone(), errors: vec![ConfigError { at, what }] }
     })?;
     parse(&text, &file)
 }
@@ -70,13 +73,11 @@ pub fn load(path: &Path) -> Result<Topology, ConfigErrors> {
 /// What is wrong in it.
 pub fn parse(text: &str, file: &str) -> Result<Topology, ConfigErrors> {
     let mut errors = Vec::new();
-    let topology = match toml::from_str::<file::File>(text) {
-        Ok(written) => check::check(&written, &mut |span, what| errors.push((span, what))),
-        Err(error) => {
-            let what = error.message().trim().replace('\n', ", ");
-            errors.push((error.span().unwrap_or(0..0), what));
-            Topology::default()
-        }
+    let written = read::read(text, &mut |span, what| errors.push((span, what)));
+    // What could not be read would be missed at every place that refers to it.
+    let topology = match errors.is_empty() {
+        true => check::check(&written, &mut |span, what| errors.push((span, what))),
+        false => Topology::default(),
     };
     if errors.is_empty() {
         return Ok(topology);

@@ -41,6 +41,13 @@ pub(super) fn addresses(
         }
     }
 
+    // What somebody has now is given to somebody else only when nothing else is left.
+    let held: BTreeSet<IpAddr> = desired
+        .ends()
+        .filter_map(|end| observed.link(&end.link))
+        .flat_map(|link| &link.addresses)
+        .map(IpNet::addr)
+        .collect();
     // Where the search of each pool got to: everything below is taken.
     let mut next: BTreeMap<IpNet, IpAddr> = BTreeMap::new();
     let mut all = BTreeMap::new();
@@ -51,9 +58,11 @@ pub(super) fn addresses(
                 Some(address) => *address,
                 None => {
                     let from = next.get(pool).copied();
-                    let free = hosts_from(pool, from).find(|address| taken.insert(*address));
+                    let free =
+                        hosts_from(pool, from).find(|free| !held.contains(free) && taken.insert(*free));
+                    next.extend(free.map(|free| (*pool, free)));
+                    let free = free.or_else(|| hosts_from(pool, None).find(|free| taken.insert(*free)));
                     let free = free.ok_or_else(|| Exhausted { link: end.link.clone(), pool: *pool })?;
-                    next.insert(*pool, free);
                     IpNet::new(free, pool.prefix_len()).unwrap_or(*pool)
                 }
             };

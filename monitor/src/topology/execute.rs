@@ -35,7 +35,8 @@ impl std::error::Error for ExecuteError {}
 impl fmt::Display for ExecuteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { number, of, step, cause, undone, left } = self;
-        write!(f, "step {number} of {of} failed: `{step}`: {cause:#}; {undone} steps were undone")?;
+        let steps = if *undone == 1 { "step was" } else { "steps were" };
+        write!(f, "step {number} of {of} failed: `{step}`: {cause:#}; {undone} {steps} undone")?;
         for (step, cause) in left {
             write!(f, "; not undone: `{step}`: {cause:#}")?;
         }

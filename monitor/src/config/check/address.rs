@@ -1,20 +1,20 @@
-//! Subnets, gateways, addresses, routes.
+//! Subnets, gateways, addresses.
 
 use super::*;
 
 impl Check<'_> {
     pub(super) fn subnets(&mut self, written: &Spanned<file::OneOrMany>) -> Vec<IpNet> {
         let mut subnets: Vec<IpNet> = Vec::new();
-        for text in written.get_ref().as_slice() {
+        for (at, text) in file::texts(written) {
             match subnet(text) {
                 Ok(found) if subnets.iter().any(|other| same_family(other, &found)) => {
                     self.say(
-                        written.span(),
+                        at,
                         format!("{found} is the second subnet of its family: a bridge has at most one each"),
                     );
                 }
                 Ok(found) => subnets.push(found),
-                Err(what) => self.say(written.span(), what),
+                Err(what) => self.say(at, what),
             }
         }
         subnets
@@ -27,8 +27,7 @@ impl Check<'_> {
         subnets: &[IpNet],
     ) -> Vec<IpNet> {
         let mut given: Vec<IpNet> = Vec::new();
-        for text in written.iter().flat_map(|written| written.get_ref().as_slice()) {
-            let at = written.map(Spanned::span).unwrap_or_default();
+        for (at, text) in written.map(file::texts).unwrap_or_default() {
             let Ok(address) = text.parse::<IpAddr>() else {
                 self.say(
                     at,
@@ -60,137 +59,91 @@ impl Check<'_> {
         subnets.iter().filter_map(first).collect()
     }
 
-    /// Addresses of an interface on a segment, each at most once there.
+    /// Addresses of an interface on a segment, each at most once there; on a bridge each fits the bridge.
     pub(super) fn addresses(
         &mut self,
         written: Option<&Spanned<file::OneOrMany>>,
         segment: &str,
+        bridge: Option<&IfName>,
     ) -> Vec<IpNet> {
         let mut addresses = Vec::new();
-        let Some(written) = written else { return addresses };
-        for text in written.get_ref().as_slice() {
-            match interface_address(text) {
-                Ok(address) if !self.addresses.insert((segment.to_owned(), address.addr())) => {
-                    self.say(
-                        written.span(),
-                        format!("address {} is used twice on {segment}", address.addr()),
-                    );
+        for (at, text) in written.map(file::texts).unwrap_or_default() {
+            let address = match interface_address(text) {
+                Ok(address) => address,
+                Err(what) => {
+                    self.say(at, what);
+                    continue;
                 }
-                Ok(address) => addresses.push(address),
-                Err(what) => self.say(written.span(), what),
+            };
+            if !self.addresses.insert((segment.to_owned(), address.addr())) {
+                self.say(at, format!("address {} is used twice on {segment}", address.addr()));
+                continue;
             }
+            if let Some(what) = bridge.and_then(|bridge| self.misfit(&address, bridge)) {
+                self.say(at, what);
+            }
+            addresses.push(address);
         }
         addresses
     }
 
-    /// An address on a bridge lies in its subnet, with the subnet's prefix length, and is not the bridge's own.
-    pub(super) fn on_bridge(&mut self, at: &Range<usize>, addresses: &[IpNet], bridge: &IfName) {
-        let (subnets, gateways) = self.bridges.get(bridge).cloned().unwrap_or_default();
-        for address in addresses {
-            let subnet = subnets.iter().find(|subnet| same_family(subnet, address));
-            let what = match subnet {
-                None => continue,
-                Some(subnet) if !subnet.contains(&address.addr()) => {
-                    format!("address {address} is outside {subnet}, the subnet of bridge {bridge}")
-                }
-                Some(subnet) if subnet.prefix_len() != address.prefix_len() => {
-                    let (ours, theirs) = (address.prefix_len(), subnet.prefix_len());
-                    format!(
-                        "address {address} has prefix length {ours}, the subnet of bridge {bridge} has {theirs}"
-                    )
-                }
-                Some(_) if gateways.iter().any(|gateway| gateway.addr() == address.addr()) => {
-                    format!("address {address} is the gateway: bridge {bridge} has it")
-                }
-                Some(_) => continue,
-            };
-            self.say(at.clone(), what);
+    /// Why an address cannot be on a bridge: it lies in the subnet of its family, with the subnet's prefix length, and is
+    /// not the bridge's own. A bridge without any subnet takes every address.
+    fn misfit(&self, address: &IpNet, bridge: &IfName) -> Option<String> {
+        let (subnets, gateways) = self.bridges.get(bridge)?;
+        if subnets.is_empty() || self.broken.contains(bridge.as_str()) {
+            return None;
         }
+        let Some(subnet) = subnets.iter().find(|subnet| same_family(subnet, address)) else {
+            let family = if address.addr().is_ipv6() { "IPv6" } else { "IPv4" };
+            return Some(format!("address {address}: bridge {bridge} has no {family} subnet, give it one"));
+        };
+        if !subnet.contains(&address.addr()) {
+            return Some(format!("address {address} is outside {subnet}, the subnet of bridge {bridge}"));
+        }
+        if subnet.prefix_len() != address.prefix_len() {
+            let (ours, theirs) = (address.prefix_len(), subnet.prefix_len());
+            return Some(format!(
+                "address {address} has prefix length {ours}, the subnet of bridge {bridge} has {theirs}"
+            ));
+        }
+        let own = gateways.iter().any(|gateway| gateway.addr() == address.addr());
+        own.then(|| format!("address {address} is the gateway: bridge {bridge} has it"))
     }
 
     /// More interfaces than a pool has addresses is known before anything is tried.
     pub(super) fn pools(&mut self, written: &file::File, topology: &Topology) {
-        for (bridge, at) in topology.bridges.iter().zip(&written.bridge) {
+        for at in &written.bridge {
+            let Some(bridge) = topology.bridges.iter().find(|b| b.name.as_str() == at.name.get_ref()) else {
+                continue;
+            };
+            let members: Vec<&End> = topology
+                .veths
+                .iter()
+                .filter(|veth| veth.a.bridge.as_ref() == Some(&bridge.name))
+                .map(|veth| &veth.b)
+                .collect();
             for subnet in &bridge.subnets {
-                let members = topology.ends().filter(|end| {
-                    end.pools.contains(subnet)
-                        || end.addresses.iter().any(|address| subnet.contains(&address.addr()))
-                });
-                let (members, bits) =
-                    (members.count() as u128, subnet.max_prefix_len() - subnet.prefix_len());
+                let asked: usize = members
+                    .iter()
+                    .map(|end| {
+                        let given = end.addresses.iter().filter(|address| subnet.contains(&address.addr()));
+                        given.count() + usize::from(end.pools.contains(subnet))
+                    })
+                    .sum();
                 // Network, broadcast (IPv4) and gateway are not to be had.
                 let reserved = if subnet.max_prefix_len() == 32 { 3 } else { 2 };
-                let room = (1_u128.checked_shl(bits.into()).unwrap_or(u128::MAX)).saturating_sub(reserved);
-                if members > room {
+                let bits = u32::from(subnet.max_prefix_len() - subnet.prefix_len());
+                let room = 1_u128.checked_shl(bits).unwrap_or(u128::MAX).saturating_sub(reserved);
+                if asked as u128 > room {
                     let at = at.subnet.as_ref().map_or(at.name.span(), Spanned::span);
-                    self.say(at, format!("{subnet} has room for {room} interfaces, the file has {members}: use a larger subnet"));
+                    let s = if room == 1 { "" } else { "es" };
+                    let what = format!(
+                        "{subnet} has room for {room} address{s} of interfaces, the file asks for {asked}: \
+                         use a larger subnet"
+                    );
+                    self.say(at, what);
                 }
-            }
-        }
-    }
-
-    pub(super) fn route(
-        &mut self,
-        netns: &NsName,
-        written: &file::Route,
-        topology: &Topology,
-    ) -> Option<Route> {
-        let file::Route { to, via, dev } = written;
-        let ends: Vec<&End> =
-            topology.ends().filter(|end| end.link.place == Place::Netns(netns.clone())).collect();
-        let next = match via {
-            None => None,
-            Some(via) => match via.get_ref().parse::<IpAddr>() {
-                Ok(next) => Some(next),
-                Err(_) => {
-                    self.say(via.span(), format!("`{}` is no IP address", via.get_ref().escape_debug()));
-                    return None;
-                }
-            },
-        };
-        let destination = match destination(to.get_ref(), next) {
-            Ok(destination) => destination,
-            Err(what) => {
-                self.say(to.span(), what);
-                return None;
-            }
-        };
-        if let (Some(next), Some(via)) = (next, via) {
-            if next.is_ipv4() != destination.addr().is_ipv4() {
-                self.say(via.span(), format!("{next} and {destination} are not of one family"));
-            } else if ends.iter().any(|end| end.addresses.iter().any(|address| address.addr() == next)) {
-                self.say(via.span(), format!("{next} is an address of {netns} itself"));
-            } else if !ends
-                .iter()
-                .any(|end| end.addresses.iter().chain(&end.pools).any(|net| net.contains(&next)))
-            {
-                self.say(
-                    via.span(),
-                    format!("{next} cannot be reached: no interface of {netns} is in its network"),
-                );
-            }
-        }
-        let dev = match dev {
-            None => None,
-            Some(text) => {
-                let name: IfName = self.parse(text)?;
-                if !ends.iter().any(|end| end.link.name == name) {
-                    self.say(text.span(), format!("namespace {netns} has no interface {name} in the file"));
-                }
-                Some(name)
-            }
-        };
-        if next.is_none() && dev.is_none() {
-            self.say(to.span(), format!("the route to {destination} says neither `via` nor `dev`"));
-        }
-        Some(Route { to: destination, via: next, dev })
-    }
-
-    pub(super) fn repeated_routes(&mut self, written: &file::Namespace, routes: &[Route]) {
-        let mut seen = BTreeSet::new();
-        for (route, at) in routes.iter().zip(&written.route) {
-            if !seen.insert(route.to) {
-                self.say(at.to.span(), format!("the route to {} is in this namespace twice", route.to));
             }
         }
     }
@@ -211,6 +164,8 @@ fn subnet(text: &str) -> Result<IpNet, String> {
         return Err(format!("{net} has bits set after its prefix: did you mean {}?", net.trunc()));
     }
     usable(net.addr()).map_err(|why| format!("{net} {why}"))?;
+    let last = net.broadcast();
+    usable(last).map_err(|why| format!("{net} reaches to {last}, which {why}"))?;
     if net.max_prefix_len() - net.prefix_len() < 2 {
         return Err(format!(
             "{net} has no room for a gateway and an interface: /{} is the smallest",
@@ -255,31 +210,5 @@ fn usable(address: IpAddr) -> Result<(), &'static str> {
         address if address.is_multicast() => Err("is a multicast address"),
         address if address.is_loopback() => Err("is a loopback address"),
         _ => Ok(()),
-    }
-}
-
-fn destination(text: &str, via: Option<IpAddr>) -> Result<IpNet, String> {
-    let shown = text.escape_debug();
-    if text == "default" {
-        let any = match via {
-            Some(IpAddr::V4(_)) => "0.0.0.0/0",
-            Some(IpAddr::V6(_)) => "::/0",
-            None => {
-                return Err(
-                    "a default route without `via`: write 0.0.0.0/0 or ::/0 to say which family".to_owned()
-                );
-            }
-        };
-        return any.parse().map_err(|_error| "no default prefix".to_owned());
-    }
-    let net: IpNet = match text.parse::<IpAddr>() {
-        Ok(address) => address.into(),
-        Err(_) => text
-            .parse()
-            .map_err(|_error| format!("`{shown}` is neither `default` nor a prefix like 203.0.113.0/24"))?,
-    };
-    match net.addr() == net.network() {
-        true => Ok(net),
-        false => Err(format!("{net} has bits set after its prefix: did you mean {}?", net.trunc())),
     }
 }

@@ -23,27 +23,20 @@ impl Check<'_> {
 
     pub(super) fn interface(&mut self, netns: &NsName, written: &file::Interface) -> Option<Veth> {
         let file::Interface { name, bridge, address, mtu, mac, host } = written;
-        let bridge_name: Option<IfName> = self.parse(bridge);
-        let known = bridge_name.filter(|name| self.bridges.contains_key(name));
-        let inside = self.interface_name(name);
-        let (Some(bridge), Some(name)) = (known.clone(), inside) else {
-            if known.is_none() {
-                let what = format!("there is no bridge `{}` in the file", bridge.get_ref().escape_debug());
-                self.say(bridge.span(), what);
-            }
-            return None;
-        };
-        let addresses = self.addresses(address.as_ref(), &format!("bridge {bridge}"));
-        if let Some(address) = address {
-            self.on_bridge(&address.span(), &addresses, &bridge);
-        }
+        let known = self.known_bridge(bridge);
+        let name = self.interface_name(name);
+        let segment = format!("bridge {}", bridge.get_ref().escape_debug());
+        let addresses = self.addresses(address.as_ref(), &segment, known.as_ref());
         // An empty list asks for no address; no list asks for the next free ones.
-        let pools = match address {
-            Some(_) => Vec::new(),
-            None => self.bridges.get(&bridge).map(|(subnets, _)| subnets.clone()).unwrap_or_default(),
+        let pools = match (address, &known) {
+            (None, Some(bridge)) => {
+                self.bridges.get(bridge).map(|(subnets, _)| subnets.clone()).unwrap_or_default()
+            }
+            _ => Vec::new(),
         };
-        let mac = self.mac(mac.as_ref());
+        let mac = self.mac(mac.as_ref(), &segment);
         let mtu = self.mtu(mtu.as_ref(), &[&addresses[..], &pools].concat());
+        let (bridge, name) = (known?, name?);
         let outside = match host {
             Some(host) => host.get_ref().parse().ok()?,
             None => self.made_up(netns, &name)?,
@@ -72,15 +65,22 @@ impl Check<'_> {
     }
 
     pub(super) fn veth(&mut self, written: &file::Veth, namespaces: &BTreeSet<NsName>) -> Option<Veth> {
-        let segment = format!("the pair {} - {}", shown(&written.a), shown(&written.b));
-        let (a, b) = (self.end(&written.a, namespaces, &segment), self.end(&written.b, namespaces, &segment));
+        // Behind a port is the bridge's segment; a port itself has no address.
+        let port = written.a.bridge.as_ref().or(written.b.bridge.as_ref());
+        let segment = match port {
+            Some(bridge) => format!("bridge {}", bridge.get_ref().escape_debug()),
+            None => format!("the pair {} - {}", shown(&written.a), shown(&written.b)),
+        };
+        let bridge = port.and_then(|bridge| bridge.get_ref().parse::<IfName>().ok());
+        let mut end = |end| self.end(end, namespaces, &segment, bridge.as_ref());
+        let (a, b) = (end(&written.a), end(&written.b));
         let (a, b) = (a?, b?);
         if a.link.place == Place::Host && b.link.place == Place::Host {
             let what = "neither end is in a namespace: give one a `namespace`".to_owned();
             self.say(written.a.name.span(), what);
         }
         for (end, at) in [(&a, &written.a), (&b, &written.b)] {
-            if end.link.place == Place::Host {
+            if end.link.place == Place::Host && end.bridge.is_none() {
                 let at = at.address.as_ref().map_or(at.name.span(), Spanned::span);
                 for address in &end.addresses {
                     self.network(&at, *address, format!("link {}", end.link));
@@ -91,7 +91,24 @@ impl Check<'_> {
         Some(if b.link.place == Place::Host { Veth { a: b, b: a } } else { Veth { a, b } })
     }
 
-    fn end(&mut self, written: &file::End, namespaces: &BTreeSet<NsName>, segment: &str) -> Option<End> {
+    /// The bridge of this name. One that has a mistake of its own is not said to be missing.
+    fn known_bridge(&mut self, written: &Spanned<String>) -> Option<IfName> {
+        let name = written.get_ref();
+        let known = name.parse().ok().filter(|name| self.bridges.contains_key(name));
+        if known.is_none() && !self.broken.contains(name) {
+            let what = format!("there is no bridge `{}` in the file", name.escape_debug());
+            self.say(written.span(), what);
+        }
+        known
+    }
+
+    fn end(
+        &mut self,
+        written: &file::End,
+        namespaces: &BTreeSet<NsName>,
+        segment: &str,
+        behind: Option<&IfName>,
+    ) -> Option<End> {
         let file::End { name, namespace, address, mtu, mac, bridge } = written;
         let place = match namespace {
             None => Some(Place::Host),
@@ -109,14 +126,8 @@ impl Check<'_> {
         let port_of = match bridge {
             None => None,
             Some(text) => {
-                let found =
-                    text.get_ref().parse::<IfName>().ok().filter(|name| self.bridges.contains_key(name));
-                if found.is_none() {
-                    self.say(
-                        text.span(),
-                        format!("there is no bridge `{}` in the file", text.get_ref().escape_debug()),
-                    );
-                } else if namespace.is_some() {
+                let found = self.known_bridge(text);
+                if namespace.is_some() {
                     self.say(text.span(), "only the host's end can be a port of a bridge".to_owned());
                 } else if address.is_some() {
                     self.say(
@@ -127,8 +138,9 @@ impl Check<'_> {
                 found
             }
         };
-        let addresses = self.addresses(address.as_ref(), segment);
-        let mac = self.mac(mac.as_ref());
+        let behind = behind.filter(|_| bridge.is_none());
+        let addresses = self.addresses(address.as_ref(), segment, behind);
+        let mac = self.mac(mac.as_ref(), segment);
         let mtu = self.mtu(mtu.as_ref(), &addresses);
         // A host name was checked when names were reserved.
         let name = match namespace {

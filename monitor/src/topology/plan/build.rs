@@ -1,0 +1,204 @@
+//! Making what is missing and mending what is wrong, one thing after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+
+use super::{
+    super::{
+        Bridge, End, Observed, ObservedLink, Route, Topology, Veth,
+        names::{IfName, LinkId, MacAddr, NsName, Place},
+        step::{NewEnd, Step},
+    },
+    PlanOptions,
+    remove::Removal,
+};
+
+/// What the kernel gives a bridge (`ETH_DATA_LEN`).
+const DEFAULT_MTU: u32 = 1500;
+
+/// The steps so far, and what the kernel will have after them.
+pub(super) struct Plan<'a> {
+    observed: &'a Observed,
+    options: PlanOptions,
+    addresses: BTreeMap<LinkId, Vec<IpNet>>,
+    removal: Removal<'a>,
+    /// Links that lose their IPv4 routes by a step of this plan.
+    flushed: BTreeSet<LinkId>,
+    pub(super) steps: Vec<Step>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(
+        observed: &'a Observed,
+        options: PlanOptions,
+        addresses: BTreeMap<LinkId, Vec<IpNet>>,
+        removal: Removal<'a>,
+        steps: Vec<Step>,
+    ) -> Self {
+        Self { observed, options, addresses, removal, flushed: BTreeSet::new(), steps }
+    }
+
+    pub(super) fn namespaces(&mut self, desired: &Topology) {
+        for netns in &desired.namespaces {
+            if !self.observed.namespaces.contains_key(&netns.name) {
+                self.steps.push(Step::CreateNetns { name: netns.name.clone() });
+            }
+        }
+    }
+
+    pub(super) fn bridge(&mut self, bridge: &Bridge) {
+        let Bridge { name, subnets: _, gateways, mtu, mac } = bridge;
+        let link = LinkId::host(name.clone());
+        let seen = self.seen(&link);
+        match seen {
+            None => self.new_bridge(name, *mtu, *mac),
+            Some(seen) => self.properties(&link, seen, *mtu, *mac),
+        }
+        self.addresses_of(&link, gateways, seen);
+        if !seen.is_some_and(|seen| seen.up) {
+            self.steps.push(Step::SetUp { link });
+        }
+    }
+
+    /// The MTU of a bridge follows its ports until a request changes it (`BROPT_MTU_SET_BY_USER` in net/bridge/br_device.c):
+    /// what it is made with does not count, nor does a request for what it has.
+    fn new_bridge(&mut self, name: &IfName, mtu: Option<u32>, mac: Option<MacAddr>) {
+        let first = mtu.filter(|mtu| *mtu == DEFAULT_MTU).map(|mtu| mtu - 1);
+        self.steps.push(Step::CreateBridge { name: name.clone(), mtu: first, mac });
+        if let Some(to) = mtu {
+            let link = LinkId::host(name.clone());
+            self.steps.push(Step::SetMtu { link, from: first.unwrap_or(DEFAULT_MTU), to });
+        }
+    }
+
+    /// A pair that is whole is mended; one that is not is made anew.
+    pub(super) fn veth(&mut self, veth: &Veth) {
+        let whole = match (self.seen(&veth.a.link), self.seen(&veth.b.link)) {
+            (Some(a), Some(b)) => {
+                let mutual = a.peer_ifindex == Some(b.ifindex) && b.peer_ifindex == Some(a.ifindex);
+                mutual && a.owned && b.owned
+            }
+            _ => false,
+        };
+        if !whole {
+            self.removal.delete(&veth.a.link, &mut self.steps);
+            self.removal.delete(&veth.b.link, &mut self.steps);
+            let new = |end: &End| NewEnd { link: end.link.clone(), mac: end.mac, mtu: end.mtu };
+            self.steps.push(Step::CreateVeth { a: new(&veth.a), b: new(&veth.b) });
+        }
+        let ends = [&veth.a, &veth.b].map(|end| (end, self.seen(&end.link)));
+        for (end, seen) in ends {
+            if let Some(seen) = seen {
+                self.properties(&end.link, seen, end.mtu, end.mac);
+            }
+            self.port(end, seen);
+        }
+        if self.options.attach {
+            let counted = |link: &LinkId| {
+                ends.iter().any(|(end, seen)| end.link == *link && seen.is_some_and(|seen| seen.attached))
+            };
+            let missing = veth.counted().filter(|link| !counted(link));
+            self.steps.extend(missing.map(|link| Step::Attach { link: link.clone() }));
+        }
+        for (end, seen) in ends {
+            let addresses = self.addresses.get(&end.link).cloned().unwrap_or_default();
+            self.addresses_of(&end.link, &addresses, seen);
+        }
+        // The inner end first: when the host's end comes up, the first packet has somewhere to go.
+        for (end, seen) in [&ends[1], &ends[0]] {
+            if !seen.is_some_and(|seen| seen.up) {
+                self.steps.push(Step::SetUp { link: end.link.clone() });
+            }
+        }
+    }
+
+    pub(super) fn loopbacks(&mut self, desired: &Topology) {
+        let Ok(lo) = "lo".parse::<IfName>() else { return };
+        for netns in &desired.namespaces {
+            let link = LinkId::inside(netns.name.clone(), lo.clone());
+            // A new namespace has it down.
+            let up = self.seen(&link).is_some_and(|seen| seen.up);
+            match (netns.lo_up, up) {
+                (true, false) => self.steps.push(Step::SetUp { link }),
+                (false, true) => self.steps.push(Step::SetDown { link }),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn routes(&mut self, desired: &Topology) {
+        for netns in &desired.namespaces {
+            let seen = self.observed.namespaces.get(&netns.name);
+            let left: Vec<&Route> = seen
+                .into_iter()
+                .flat_map(|seen| &seen.routes)
+                .filter(|route| !self.goes(&netns.name, route))
+                .collect();
+            let place = Place::Netns(netns.name.clone());
+            for route in &netns.routes {
+                let mut same: Vec<&Route> =
+                    left.iter().copied().filter(|found| found.to == route.to).collect();
+                let fits = |found: &&Route| {
+                    found.via == route.via && (route.dev.is_none() || route.dev == found.dev)
+                };
+                if same.iter().any(fits) {
+                    continue;
+                }
+                // The kernel takes one route to a destination, for one metric.
+                for other in same.drain(..) {
+                    self.steps.push(Step::DeleteRoute { place: place.clone(), route: other.clone() });
+                }
+                self.steps.push(Step::AddRoute { place: place.clone(), route: route.clone() });
+            }
+        }
+    }
+
+    /// The link as it is after the steps so far; absent when it is to be made.
+    fn seen(&self, link: &LinkId) -> Option<&'a ObservedLink> {
+        self.observed.link(link).filter(|_| !self.removal.is_gone(link))
+    }
+
+    fn port(&mut self, end: &End, seen: Option<&ObservedLink>) {
+        // A bridge that goes lets its ports go.
+        let from = seen.and_then(|seen| seen.bridge.clone());
+        let from = from.filter(|bridge| !self.removal.is_gone(&LinkId::host(bridge.clone())));
+        if from != end.bridge {
+            self.steps.push(Step::SetBridge { link: end.link.clone(), from, to: end.bridge.clone() });
+        }
+    }
+
+    fn properties(&mut self, link: &LinkId, seen: &ObservedLink, mtu: Option<u32>, mac: Option<MacAddr>) {
+        if let Some(to) = mtu.filter(|mtu| *mtu != seen.mtu) {
+            self.steps.push(Step::SetMtu { link: link.clone(), from: seen.mtu, to });
+        }
+        if let (Some(to), Some(from)) = (mac, seen.mac)
+            && to != from
+        {
+            self.steps.push(Step::SetMac { link: link.clone(), from, to });
+        }
+    }
+
+    fn addresses_of(&mut self, link: &LinkId, wanted: &[IpNet], seen: Option<&ObservedLink>) {
+        let has = seen.map_or(&[][..], |seen| &seen.addresses);
+        let (kept, extra): (Vec<&IpNet>, Vec<&IpNet>) =
+            has.iter().partition(|address| wanted.contains(address));
+        let ipv4 = |address: &&&IpNet| address.addr().is_ipv4();
+        // With its last IPv4 address a device loses its IPv4 routes (`fib_disable_ip` in net/ipv4/fib_frontend.c).
+        if extra.iter().any(|address| ipv4(&address)) && !kept.iter().any(|address| ipv4(&address)) {
+            self.flushed.insert(link.clone());
+        }
+        let delete = |address: &&IpNet| Step::DeleteAddress { link: link.clone(), address: **address };
+        self.steps.extend(extra.iter().map(delete));
+        let missing = wanted.iter().filter(|address| !has.contains(address));
+        self.steps.extend(missing.map(|address| Step::AddAddress { link: link.clone(), address: *address }));
+    }
+
+    /// Whether a route goes by a step so far, with its link or with the link's addresses.
+    fn goes(&self, netns: &NsName, route: &Route) -> bool {
+        route.dev.as_ref().is_some_and(|dev| {
+            let link = LinkId::inside(netns.clone(), dev.clone());
+            self.removal.is_gone(&link) || (route.to.addr().is_ipv4() && self.flushed.contains(&link))
+        })
+    }
+}
