@@ -265,6 +265,21 @@ pub fn remove(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsE
     records.remove(name)
 }
 
+/// Finishes what a crash left half made or half removed: on record, but with no namespace at the name.
+///
+/// # Errors
+/// A record or a file cannot be removed.
+pub fn sweep(dir: &Path, records: &Records) -> Result<(), NetnsError> {
+    for name in records.names()? {
+        let path = dir.join(name.as_str());
+        if !is_mounted(&path) {
+            clear_stale(&path, records, &name)?;
+            records.remove(&name)?;
+        }
+    }
+    records.remove_unfinished()
+}
+
 /// A crash between making the file and mounting on it leaves an empty file of mode 0. With a record of ours it is ours.
 fn clear_stale(path: &Path, records: &Records, name: &NsName) -> Result<(), NetnsError> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };

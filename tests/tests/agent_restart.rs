@@ -130,6 +130,7 @@ fn cleanup_leaves_nothing() {
     assert_eq!(agent.terminate().code(), Some(0));
     assert_eq!(wiring(), before);
     assert_eq!(pins(), [""; 0]);
+    assert!(!std::path::Path::new("/run/netns-monitor").exists(), "the run directory");
     drop((agent, host));
 }
 
