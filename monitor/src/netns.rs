@@ -210,20 +210,26 @@ pub fn create(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsE
     share(dir)?;
     let path = dir.join(name.as_str());
     clear_stale(&path, records, name)?;
-    let placeholder = OpenOptions::new().read(true).write(true).create_new(true).mode(0o0).open(&path);
-    drop(placeholder.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => NetnsError::Exists { path: path.clone() },
-        _ => failed_io("create", &path)(error),
-    })?);
+    // A record of an earlier namespace stays as it is when somebody else has the name by now.
+    if fs::symlink_metadata(&path).is_ok() {
+        return Err(NetnsError::Exists { path });
+    }
     let made = on_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(failed("unshare", &path))?;
         records.write(name, own_identity()?.cookie)?;
+        let placeholder = OpenOptions::new().read(true).write(true).create_new(true).mode(0o0).open(&path);
+        drop(placeholder.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => NetnsError::Exists { path: path.clone() },
+            _ => failed_io("create", &path)(error),
+        })?);
         mount(Some("/proc/thread-self/ns/net"), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .map_err(failed("mount", &path))
     });
-    if made.is_err() {
-        // Both may be there or not: what matters is that neither is after this.
-        let _removed = fs::remove_file(&path);
+    if let Err(error) = &made {
+        // Both may be there or not: what matters is that neither of ours is after this.
+        if !matches!(error, NetnsError::Exists { .. }) {
+            let _removed = fs::remove_file(&path);
+        }
         records.remove(name)?;
     }
     made
@@ -257,6 +263,21 @@ pub fn remove(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsE
         Err(error) => return Err(error),
     }
     records.remove(name)
+}
+
+/// Finishes what a crash left half made or half removed: on record, but with no namespace at the name.
+///
+/// # Errors
+/// A record or a file cannot be removed.
+pub fn sweep(dir: &Path, records: &Records) -> Result<(), NetnsError> {
+    for name in records.names()? {
+        let path = dir.join(name.as_str());
+        if !is_mounted(&path) {
+            clear_stale(&path, records, &name)?;
+            records.remove(&name)?;
+        }
+    }
+    records.remove_unfinished()
 }
 
 /// A crash between making the file and mounting on it leaves an empty file of mode 0. With a record of ours it is ours.

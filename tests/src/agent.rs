@@ -78,7 +78,7 @@ pub fn run(args: &[&str]) -> Outcome {
     // Read beside waiting, or a full pipe would block it.
     let stdout = collect(child.stdout.take().expect("its output"));
     let stderr = collect(child.stderr.take().expect("its messages"));
-    let status = wait(&mut child, &format!("netns-monitor {args:?} ends"));
+    let status = wait(&mut child, SOON, &format!("netns-monitor {args:?} ends"));
     let text = |thread: JoinHandle<String>| thread.join().expect("text");
     Outcome { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
@@ -109,8 +109,8 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
-fn wait(child: &mut Child, what: &str) -> ExitStatus {
-    let end = std::time::Instant::now() + SOON;
+fn wait(child: &mut Child, within: Duration, what: &str) -> ExitStatus {
+    let end = std::time::Instant::now() + within;
     loop {
         if let Some(status) = child.try_wait().expect("its status") {
             return status;
@@ -118,7 +118,7 @@ fn wait(child: &mut Child, what: &str) -> ExitStatus {
         if std::time::Instant::now() > end {
             child.kill().expect("killed");
             child.wait().expect("its status");
-            panic!("after {SOON:?} still not: {what}");
+            panic!("after {within:?} still not: {what}");
         }
         thread::sleep(Duration::from_millis(5));
     }
@@ -175,7 +175,15 @@ impl Agent {
     /// # Panics
     /// When it does not soon, or the agent ended.
     pub fn wait_ready(&mut self) {
-        until(SOON, "the agent is ready", || {
+        self.wait_ready_within(SOON);
+    }
+
+    /// As [`Agent::wait_ready`] with another deadline.
+    ///
+    /// # Panics
+    /// When it is not ready by then, or the agent ended.
+    pub fn wait_ready_within(&mut self, within: Duration) {
+        until(within, "the agent is ready", || {
             if let Some(status) = self.child.try_wait().expect("its status") {
                 panic!("the agent ended with {status}");
             }
@@ -183,6 +191,13 @@ impl Agent {
             self.address = Some(address);
             http::get(address, "/-/ready").ok().filter(|answer| answer.status == 200)
         });
+    }
+
+    /// Whether `/-/ready` says so at this moment.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let answer = self.find_address().and_then(|address| http::get(address, "/-/ready").ok());
+        answer.is_some_and(|answer| answer.status == 200)
     }
 
     fn find_address(&self) -> Option<SocketAddr> {
@@ -247,8 +262,16 @@ impl Agent {
     /// # Panics
     /// When it does not end soon.
     pub fn terminate(&mut self) -> ExitStatus {
+        self.terminate_within(SOON)
+    }
+
+    /// As [`Agent::terminate`] with another deadline.
+    ///
+    /// # Panics
+    /// When it has not ended by then.
+    pub fn terminate_within(&mut self, within: Duration) -> ExitStatus {
         self.signal(Signal::SIGTERM);
-        wait(&mut self.child, "the agent ends after SIGTERM")
+        wait(&mut self.child, within, "the agent ends after SIGTERM")
     }
 
     /// Waits until it ends by itself.
@@ -256,7 +279,7 @@ impl Agent {
     /// # Panics
     /// When it does not soon.
     pub fn wait_end(&mut self) -> ExitStatus {
-        wait(&mut self.child, "the agent ends by itself")
+        wait(&mut self.child, SOON, "the agent ends by itself")
     }
 
     /// Sends it a signal.

@@ -1,18 +1,13 @@
 //! What is changed behind the agent's back comes back, and what it did not make stays.
 
-use std::time::Duration;
-
 use monitor_tests::{
     host::{inside, ip},
     ledger::Ledger,
     oracle::{link, links},
-    poll::{SOON, until},
+    poll::{ONE_PASS, SOON, until},
     scene::{Scene, know_each_other, silence, until_up},
     traffic::send_every_class,
 };
-
-/// The longest pause between two passes, and time to repair.
-const ONE_PASS: Duration = Duration::from_secs(45);
 
 fn addresses(netns: Option<&str>, device: &str) -> Vec<String> {
     let link = link(netns, device);

@@ -1,16 +1,21 @@
 //! Counting outlives the agent: killed, stopped, started again, and what it says when it cannot.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    time::{Duration, Instant},
+};
 
 use monitor_tests::{
     agent::{self, Agent},
-    host::inside,
+    host::{TestHost, inside},
     ledger::{Class, Count, Ledger, wire},
     oracle::{pins, stats, wiring},
     poll::{SOON, until, until_equal},
-    scene::{Scene, TWO, ours},
+    scene::{Scene, TWO, ours, silence},
     traffic::{Flood, frame, send, send_every_class},
 };
+use nix::sys::signal::Signal;
 
 /// What the kernel says of a flooded namespace: receive, then transmit. The program at the egress sees also what the
 /// device then drops because its other end's queue is full, here frames of the flood, 200 bytes each.
@@ -25,12 +30,16 @@ fn kernels_under_flood(host_end: &str) -> [Count; 2] {
     ]
 }
 
+fn random_below(end: u64) -> u64 {
+    RandomState::new().build_hasher().finish() % end
+}
+
 fn kill_twenty_times(args: &[&str]) {
     let mut scene = Scene::two(args);
     let floods = ["blue", "red"].map(|netns| Flood::start(netns, "eth0"));
     for round in 0..20 {
         // A random moment, told by the flood: sometimes in the middle of starting.
-        let frames = RandomState::new().build_hasher().finish() % 20_000;
+        let frames = random_below(20_000);
         let from = stats("blue-eth0").rx_packets;
         until(SOON, "frames", || (stats("blue-eth0").rx_packets >= from + frames).then_some(()));
         scene.agent.kill9();
@@ -113,7 +122,7 @@ fn sigterm_ends_with_0_and_leaves_wiring_and_counting() {
 
 #[test]
 fn cleanup_leaves_nothing() {
-    let host = monitor_tests::host::TestHost::quiet();
+    let host = TestHost::quiet();
     let before = wiring();
     let mut agent = Agent::start(TWO, &["--cleanup"]);
     assert_ne!(wiring(), before);
@@ -121,6 +130,7 @@ fn cleanup_leaves_nothing() {
     assert_eq!(agent.terminate().code(), Some(0));
     assert_eq!(wiring(), before);
     assert_eq!(pins(), [""; 0]);
+    assert!(!std::path::Path::new("/run/netns-monitor").exists(), "the run directory");
     drop((agent, host));
 }
 
@@ -145,7 +155,7 @@ fn a_second_agent_ends_at_once_and_names_the_first() {
 
 #[test]
 fn with_no_bpffs_the_agent_says_so_and_counts_from_its_start() {
-    let host = monitor_tests::host::TestHost::quiet();
+    let host = TestHost::quiet();
     let mut agent = Agent::start(TWO, &["--bpffs", "/run/nowhere"]);
     let says = |line: &String| line.contains("no bpffs at /run/nowhere");
     assert!(agent.log().iter().any(says), "{:#?}", agent.log());
@@ -153,7 +163,7 @@ fn with_no_bpffs_the_agent_says_so_and_counts_from_its_start() {
         agent.metrics().value("netns_monitor_attach_info", &[("mode", "tcx"), ("pinned", "false")])
     };
     assert_eq!(pinned(&agent), Some(1.0));
-    monitor_tests::scene::silence(&["blue", "red"]);
+    silence(&["blue", "red"]);
     let class = Class("ipv4", "udp");
     let frames = [(class, frame(class, 100))];
     let labels = [("netns", "blue"), ("direction", "transmit"), ("family", "ipv4"), ("protocol", "udp")];
@@ -168,4 +178,89 @@ fn with_no_bpffs_the_agent_says_so_and_counts_from_its_start() {
     until_equal(SOON, "counted from the start", || (counted(&agent), 3));
     assert_eq!(wire(&agent.metrics(), "blue", "eth0", "transmit"), Count { packets: 3, bytes: 300 });
     drop((agent, host));
+}
+
+#[test]
+fn a_bpffs_that_the_agent_mounted_is_unmounted_by_cleanup_alone() {
+    let _host = TestHost::quiet();
+    nix::mount::umount("/sys/fs/bpf").expect("no bpffs");
+    let mounted = || {
+        let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts");
+        mounts.lines().any(|line| line.contains(" /sys/fs/bpf ") && line.contains(" - bpf "))
+    };
+    assert!(!mounted());
+    let mut agent = Agent::start(TWO, &[]);
+    assert!(mounted(), "{:#?}", agent.log());
+    assert_eq!(agent.terminate().code(), Some(0));
+    assert!(mounted(), "the counts are in it");
+    drop(agent);
+    let mut agent = Agent::start(TWO, &["--cleanup"]);
+    assert_eq!(agent.terminate().code(), Some(0));
+    assert_eq!(pins(), [""; 0]);
+    drop(agent);
+    // One agent that does both.
+    nix::mount::umount("/sys/fs/bpf").expect("no bpffs");
+    let mut agent = Agent::start(TWO, &["--cleanup"]);
+    assert!(mounted());
+    assert_eq!(agent.terminate().code(), Some(0));
+    assert!(!mounted(), "{:#?}", agent.log());
+}
+
+#[test]
+fn an_agent_killed_between_any_two_steps_is_repaired_by_the_next() {
+    let _host = TestHost::quiet();
+    let before = wiring();
+    let mut killed = BTreeSet::new();
+    for step in 0.. {
+        let mut agent = Agent::spawn(TWO, &["--cleanup"]);
+        // Every step is a line of the log; killed while the next one is under way, so looked at without a pause.
+        let steps = || agent.log().iter().filter(|line| line.contains(" ip ")).count();
+        let mut asked = Instant::now();
+        let mut ended = false;
+        while !ended && steps() <= step {
+            if asked.elapsed() > Duration::from_millis(50) {
+                ended = agent.is_ready();
+                asked = Instant::now();
+            }
+            std::thread::yield_now();
+        }
+        // Anywhere in the next step: most take one to four milliseconds.
+        let moment = Duration::from_micros(random_below(4000));
+        let from = Instant::now();
+        while from.elapsed() < moment {
+            std::thread::yield_now();
+        }
+        let killed_at = steps();
+        agent.kill9();
+        killed.insert(killed_at);
+        agent.restart();
+        assert_eq!(agent::run_well(&["plan", "/run/test.toml"]).stdout, "", "after step {step}");
+        assert_eq!(agent.terminate().code(), Some(0));
+        assert_eq!(wiring(), before, "after step {step}");
+        assert_eq!(pins(), [""; 0], "after step {step}");
+        if ended {
+            break;
+        }
+    }
+    assert!(killed.len() > 4, "{killed:?}");
+}
+
+#[test]
+fn an_agent_killed_while_it_cleans_up_leaves_what_the_next_removes() {
+    let _host = TestHost::quiet();
+    let before = wiring();
+    for round in 0..8 {
+        let mut agent = Agent::start(TWO, &["--cleanup"]);
+        agent.signal(Signal::SIGTERM);
+        // The first step takes most of the time, so the moments are spread over the steps.
+        let deleted = || agent.log().iter().filter(|line| line.contains(" delete ")).count();
+        let end = Instant::now() + Duration::from_millis(500);
+        while deleted() < round && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        agent.kill9();
+        agent::run_well(&["destroy", "/run/test.toml"]);
+        assert_eq!(wiring(), before, "round {round}");
+        assert_eq!(pins(), [""; 0], "round {round}");
+    }
 }

@@ -1,12 +1,14 @@
 //! What goes away leaves its counts: an interface to its namespace, a namespace to the host.
 
+use std::{sync::mpsc, time::Duration};
+
 use monitor_tests::{
     agent::Agent,
     exposition::Metrics,
-    host::{inside, ip},
+    host::{inside, ip, spawn_inside},
     ledger::{Count, Ledger},
     oracle::stats,
-    poll::{SOON, until, until_equal},
+    poll::{ONE_PASS, SOON, until, until_equal},
     scene::{Scene, TWO, kernels, until_up},
     traffic::send_every_class,
 };
@@ -41,9 +43,14 @@ fn last_words(scene: &Scene) -> [Count; 2] {
 }
 
 /// Scrapes until `what` is so; the sum over the living and the dead never falls meanwhile.
-fn until_conserved(agent: &Agent, what: &str, mut is_so: impl FnMut(&Metrics) -> bool) -> Metrics {
+fn until_conserved(
+    agent: &Agent,
+    within: Duration,
+    what: &str,
+    mut is_so: impl FnMut(&Metrics) -> bool,
+) -> Metrics {
     let mut last = transmitted(&agent.metrics());
-    until(SOON, what, || {
+    until(within, what, || {
         let metrics = agent.metrics();
         let now = transmitted(&metrics);
         assert!(now >= last, "the sum fell from {last} to {now}");
@@ -62,11 +69,11 @@ fn the_last_packets_of_a_deleted_namespace_are_in_the_totals_and_it_is_built_aga
     let old = cookie(&scene.agent.metrics(), "blue").expect("blue");
     let last = last_words(&scene);
     ip("netns del blue");
-    let metrics = until_conserved(&scene.agent, "blue's counts are the host's", |metrics| {
+    let metrics = until_conserved(&scene.agent, SOON, "blue's counts are the host's", |metrics| {
         retired(metrics, "~gone") != [Count::default(); 2]
     });
     assert_eq!(retired(&metrics, "~gone"), last);
-    until_conserved(&scene.agent, "a new blue", |metrics| {
+    until_conserved(&scene.agent, SOON, "a new blue", |metrics| {
         cookie(metrics, "blue").is_some_and(|cookie| cookie != old)
     });
     until_up(None, "blue-eth0", SOON);
@@ -84,13 +91,13 @@ fn the_last_packets_of_a_deleted_link_are_in_its_namespaces_totals() {
     let old = cookie(&scene.agent.metrics(), "blue");
     let last = last_words(&scene);
     ip("link del blue-eth0");
-    let metrics = until_conserved(&scene.agent, "the link's counts are blue's", |metrics| {
+    let metrics = until_conserved(&scene.agent, SOON, "the link's counts are blue's", |metrics| {
         retired(metrics, "blue") != [Count::default(); 2]
     });
     assert_eq!(retired(&metrics, "blue"), last);
     assert_eq!(retired(&metrics, "~gone"), [Count::default(); 2]);
     until_up(None, "blue-eth0", SOON);
-    until_conserved(&scene.agent, "a new link of the same blue", |metrics| {
+    until_conserved(&scene.agent, SOON, "a new link of the same blue", |metrics| {
         let labels = [("netns", "blue"), ("interface", "eth0")];
         metrics.value("netns_interface_up", &labels) == Some(1.0) && cookie(metrics, "blue") == old
     });
@@ -134,9 +141,31 @@ fn a_namespace_taken_out_of_the_file_goes_and_its_counts_stay() {
     let without_blue = red.replace("blue", "red").replace("100.2", "100.3");
     monitor_tests::agent::write_config(&without_blue);
     scene.agent.signal(Signal::SIGHUP);
-    let metrics = until_conserved(&scene.agent, "blue is gone", |metrics| cookie(metrics, "blue").is_none());
+    let metrics =
+        until_conserved(&scene.agent, SOON, "blue is gone", |metrics| cookie(metrics, "blue").is_none());
     assert_eq!(retired(&metrics, "~gone"), last);
     assert!(!monitor_tests::oracle::links().contains(&"blue-eth0".to_owned()));
     assert_eq!(ip("netns list").split_whitespace().next(), Some("red"));
     assert!(stats("red-eth0").rx_packets > 0);
+}
+
+#[test]
+fn a_namespace_without_a_name_but_with_a_process_is_counted_to_its_end() {
+    let scene = Scene::two(&[]);
+    let last = last_words(&scene);
+    let (go, wait) = mpsc::channel::<()>();
+    let process = spawn_inside("blue", move || wait.recv().is_err());
+    let old = cookie(&scene.agent.metrics(), "blue").expect("blue");
+    ip("netns del blue");
+    // Nothing tells of it but the namespace directory.
+    until_conserved(&scene.agent, ONE_PASS, "a new blue", |metrics| {
+        cookie(metrics, "blue").is_some_and(|cookie| cookie != old)
+    });
+    until_up(None, "blue-eth0", SOON);
+    drop(go);
+    assert!(process.join().expect("the thread inside"));
+    let metrics = until_conserved(&scene.agent, SOON, "the old blue's counts are the host's", |metrics| {
+        retired(metrics, "~gone") != [Count::default(); 2]
+    });
+    assert_eq!(retired(&metrics, "~gone"), last);
 }

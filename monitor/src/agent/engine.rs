@@ -102,6 +102,7 @@ impl Engine {
     pub fn open(host: &Host) -> Result<Self, Failure> {
         need_root()?;
         let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
+        netns::sweep(&host.netns_dir, &netns::Records::new(&host.run_dir)).map_err(anyhow::Error::from)?;
         let (pin_dir, mounted) = pin_dir(host);
         let options = probe::Options {
             pin_dir,

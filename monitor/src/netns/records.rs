@@ -76,6 +76,17 @@ impl Records {
         }
     }
 
+    /// Removes what a crash in the middle of writing a record has left.
+    pub(super) fn remove_unfinished(&self) -> Result<(), NetnsError> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return Ok(()) };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                fs::remove_file(&path).map_err(failed_io("unlink", &path))?;
+            }
+        }
+        Ok(())
+    }
+
     fn path(&self, name: &NsName) -> PathBuf {
         self.dir.join(name.as_str())
     }
