@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 /// The lock on a run directory, held until dropped.
 #[derive(Debug)]
 pub struct RunLock {
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 /// Why the lock was not had.
@@ -52,19 +52,40 @@ impl RunLock {
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).map_err(io("mkdir", run_dir))?;
         let path = run_dir.join("lock");
+        loop {
+            let lock = Self::take_file(run_dir, &path)?;
+            // An agent that cleans up removes the file while it holds it: a lock on a file that is no longer there
+            // keeps nobody out.
+            let held = lock.file.metadata().map(|meta| meta.ino()).ok();
+            if held.is_some() && held == fs::metadata(&path).map(|meta| meta.ino()).ok() {
+                return Ok(lock);
+            }
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(run_dir)
+                .map_err(io("mkdir", run_dir))?;
+        }
+    }
+
+    fn take_file(run_dir: &Path, path: &Path) -> Result<Self, LockError> {
+        let io = |call| {
+            let path = path.to_owned();
+            move |source| LockError::Io { call, path, source }
+        };
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(&path)
-            .map_err(io("open", &path))?;
+            .open(path)
+            .map_err(io("open"))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                file.set_len(0).and_then(|()| file.rewind()).map_err(io("truncate", &path))?;
-                writeln!(file, "{}", std::process::id()).map_err(io("write", &path))?;
-                Ok(Self { _file: file })
+                file.set_len(0).and_then(|()| file.rewind()).map_err(io("truncate"))?;
+                writeln!(file, "{}", std::process::id()).map_err(io("write"))?;
+                Ok(Self { file })
             }
             Err((mut file, nix::Error::EWOULDBLOCK)) => {
                 let mut holder = String::new();
@@ -72,7 +93,7 @@ impl RunLock {
                 let holder = if known { holder.trim().to_owned() } else { "(unknown)".to_owned() };
                 Err(LockError::Held { run_dir: run_dir.to_owned(), holder })
             }
-            Err((_, errno)) => Err(io("flock", &path)(errno.into())),
+            Err((_, errno)) => Err(io("flock")(errno.into())),
         }
     }
 
@@ -101,6 +122,14 @@ mod tests {
         assert_eq!(RunLock::holder(&dir), Some(std::process::id().to_string()));
         drop(first);
         assert_eq!(RunLock::holder(&dir), None);
+        // A file that was removed while it was locked keeps nobody out, and nobody is let in by it.
+        let old = RunLock::take(&dir).expect("free");
+        fs::remove_file(dir.join("lock")).expect("ours");
+        let new = RunLock::take(&dir).expect("a new file");
+        assert!(RunLock::take(&dir).is_err());
+        drop(old);
+        assert!(RunLock::take(&dir).is_err());
+        drop(new);
         drop(RunLock::take(&dir).expect("free again"));
         fs::remove_dir_all(&dir).expect("ours");
     }

@@ -58,6 +58,8 @@ pub struct Options {
     pub once: bool,
     /// Remove everything when stopped.
     pub cleanup: bool,
+    /// A first pass that fails ends the agent, where otherwise it tries again.
+    pub must_start: bool,
     /// Called once when everything is built and served.
     pub on_start: Option<OnStart>,
 }
@@ -168,7 +170,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
 
 /// Everything between start and stop.
 async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
-    let Options { host, source, listen, once: _, cleanup, on_start } = options;
+    let Options { host, source, listen, once: _, cleanup, must_start, on_start } = options;
     // Before the first pass, so that no event and no signal between observing and waiting is lost.
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
@@ -191,9 +193,20 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
         info!("listening on http://{address}/metrics");
     }
     let (mut on_start, mut started) = (on_start, None);
+    let (mut failures, mut fatal) = (0, None);
     loop {
         let began = Instant::now();
-        pass(&state, &topology).await?;
+        match pass(&state, &topology).await? {
+            Ok(()) => failures = 0,
+            Err(failure) if must_start && on_start.is_some() => {
+                fatal = Some(failure);
+                break;
+            }
+            Err(failure) => {
+                error!("pass failed: {failure}");
+                failures += 1;
+            }
+        }
         if let Some(on_start) = on_start.take() {
             let state = Arc::clone(&state);
             let running = Running {
@@ -210,7 +223,7 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reload(&source, &state, &mut topology),
-            () = tokio::time::sleep(PASS_INTERVAL) => {}
+            () = tokio::time::sleep(wait(failures)) => {}
             change = events.changed() => {
                 tokio::select! {
                     biased;
@@ -239,7 +252,7 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
             info!("what was made stays, and counts go on where they are pinned; --cleanup would remove it")
         }
     }
-    Ok(())
+    fatal.map_or(Ok(()), Err)
 }
 
 /// Hands what the eBPF programs log to our own log.
@@ -259,15 +272,18 @@ async fn forward(logger: Logger) {
     }
 }
 
-/// One pass; its failure is counted, logged, and no reason to stop.
-async fn pass(state: &Arc<State>, topology: &Topology) -> Result<(), Failure> {
+/// One pass; how it went is counted. The outer error is a panic.
+async fn pass(state: &Arc<State>, topology: &Topology) -> Result<Result<(), Failure>, Failure> {
     let (state, topology) = (Arc::clone(state), topology.clone());
-    blocking(move || {
-        if let Err(failure) = state.pass(&topology) {
-            error!("pass failed: {failure}");
-        }
-    })
-    .await
+    blocking(move || state.pass(&topology)).await
+}
+
+/// Until the next pass, after so many failures in a row: what failed for a moment is tried again soon.
+fn wait(failures: u32) -> Duration {
+    match failures {
+        0 => PASS_INTERVAL,
+        some => PASS_INTERVAL.min(Duration::from_secs(1 << some.min(5).saturating_sub(1))),
+    }
 }
 
 /// What an event asks for beside the pass that follows every event.

@@ -32,6 +32,7 @@ pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
         listen,
         once,
         cleanup,
+        must_start: false,
         on_start: None,
     })
 }

@@ -55,6 +55,7 @@ pub(super) fn run(global: &Global, Options { listen, seconds }: &Options) -> Res
         listen: vec![*listen],
         once: false,
         cleanup: true,
+        must_start: true,
         on_start: Some(Box::new(move |running| watch(&running, &netns_dir, seconds))),
     })
 }
