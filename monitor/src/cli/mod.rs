@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod destroy;
 mod doctor;
+mod holders;
 mod ls;
 mod plan;
 mod show;
@@ -91,6 +92,8 @@ enum Command {
     Ls(ls::Options),
     /// Show one namespace: identity, interfaces, addresses, routes, counts by protocol
     Show(show::Options),
+    /// Say who keeps a namespace alive: processes, descriptors, sockets, mounts
+    Holders(holders::Options),
     /// Say which privileges, mounts and kernel features are there, and what is lost without them
     Doctor(doctor::Options),
     /// Check a file, print its JSON schema or an example
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Destroy(options) => destroy::run(&global, &options),
         Command::Ls(options) => ls::run(&global, &options),
         Command::Show(options) => show::run(&global, &options),
+        Command::Holders(options) => holders::run(&global, &options),
         Command::Doctor(options) => doctor::run(&global, &options),
         Command::Config(options) => config::run(&options),
         Command::Demo(options) => demo::run(&global, &options),
