@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod destroy;
 mod doctor;
+mod gc;
 mod holders;
 mod ls;
 mod plan;
@@ -88,6 +89,8 @@ enum Command {
     Apply(apply::Options),
     /// Remove what FILE names and this agent made
     Destroy(destroy::Options),
+    /// Remove what this agent made and nobody needs any more: what crashes left, what outlived its namespace
+    Gc(gc::Options),
     /// List namespaces with their state and counts
     Ls(ls::Options),
     /// Show one namespace: identity, interfaces, addresses, routes, counts by protocol
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Plan(options) => plan::run(&global, &options),
         Command::Apply(options) => apply::run(&global, &options),
         Command::Destroy(options) => destroy::run(&global, &options),
+        Command::Gc(options) => gc::run(&global, &options),
         Command::Ls(options) => ls::run(&global, &options),
         Command::Show(options) => show::run(&global, &options),
         Command::Holders(options) => holders::run(&global, &options),
