@@ -1,6 +1,7 @@
 //! Processes of a test's own, in a PID namespace of their own: who asks there about all processes sees these and no others.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -11,6 +12,7 @@ use nix::mount::{MntFlags, umount2};
 use crate::{
     agent::{Outcome, binary},
     host::TestHost,
+    poll::{SOON, until},
 };
 
 /// A PID namespace in the test's host, and its `/proc` over the host's. Whatever runs in it ends with it.
@@ -63,6 +65,10 @@ impl PidNamespace {
             .spawn()
             .expect("nsenter");
         let pid = first_line(&mut child).parse().expect("a number");
+        until(SOON, "the shell has become the program", || {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).expect("its command");
+            (!command.starts_with(b"sh\0-c\0echo")).then_some(())
+        });
         Running { child, pid }
     }
 
