@@ -17,6 +17,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod export;
+pub mod holders;
 pub mod ledger;
 pub mod metrics;
 pub mod netns;

@@ -27,8 +27,10 @@ use nix::{
 use crate::topology::names::{Cookie, NsName};
 
 mod records;
+mod stale;
 
 pub use records::Records;
+pub use stale::{Stale, clear, stale};
 
 /// `NSFS_MAGIC` of `include/uapi/linux/magic.h`.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -282,12 +284,15 @@ pub fn sweep(dir: &Path, records: &Records) -> Result<(), NetnsError> {
 
 /// A crash between making the file and mounting on it leaves an empty file of mode 0. With a record of ours it is ours.
 fn clear_stale(path: &Path, records: &Records, name: &NsName) -> Result<(), NetnsError> {
-    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
-    let empty = meta.is_file() && meta.len() == 0 && meta.mode() & 0o7777 == 0;
-    match empty && records.contains(name) && !is_mounted(path) {
+    match records.contains(name) && is_placeholder(path) {
         true => fs::remove_file(path).map_err(failed_io("unlink", path)),
         false => Ok(()),
     }
+}
+
+fn is_placeholder(path: &Path) -> bool {
+    let empty = |meta: fs::Metadata| meta.is_file() && meta.len() == 0 && meta.mode() & 0o7777 == 0;
+    fs::symlink_metadata(path).is_ok_and(empty) && !is_mounted(path)
 }
 
 fn is_mounted(path: &Path) -> bool {

@@ -7,6 +7,7 @@ pub mod host;
 pub mod http;
 pub mod ledger;
 pub mod oracle;
+pub mod pid_namespace;
 pub mod poll;
 pub mod prometheus;
 pub mod random;

@@ -1,5 +1,7 @@
 //! What `agent`, `apply`, `destroy` and the looking subcommands do to the kernel, in order. Blocking.
 
+mod gc;
+
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -10,6 +12,7 @@ use std::{
 use anyhow::Context as _;
 use tracing::{debug, info, warn};
 
+pub use self::gc::Garbage;
 use super::{Failure, assemble::assemble, lock::RunLock};
 use crate::{
     netns,
@@ -100,9 +103,28 @@ impl Engine {
     /// # Errors
     /// Another agent holds the run directory; not root. A kernel that cannot count is no error: the log says what is lost.
     pub fn open(host: &Host) -> Result<Self, Failure> {
+        let engine = Self::open_with(host, true)?;
+        // Under the lock that the engine holds.
+        netns::sweep(&host.netns_dir, &netns::Records::new(&host.run_dir)).map_err(anyhow::Error::from)?;
+        Ok(engine)
+    }
+
+    /// Without the sweep, for who shows what it removes; without programs where nothing is counted.
+    fn open_with(host: &Host, count: bool) -> Result<Self, Failure> {
         need_root()?;
         let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
-        netns::sweep(&host.netns_dir, &netns::Records::new(&host.run_dir)).map_err(anyhow::Error::from)?;
+        let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
+        let passing = Mutex::new(());
+        if !count {
+            return Ok(Self {
+                host: host.clone(),
+                kernel,
+                probes: None,
+                passing,
+                mounted: false,
+                _lock: lock,
+            });
+        }
         let (pin_dir, mounted) = pin_dir(host);
         let options = probe::Options {
             pin_dir,
@@ -120,8 +142,7 @@ impl Engine {
                 None
             }
         };
-        let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
-        Ok(Self { host: host.clone(), kernel, probes, passing: Mutex::new(()), mounted, _lock: lock })
+        Ok(Self { host: host.clone(), kernel, probes, passing, mounted, _lock: lock })
     }
 
     /// The same kernel for who only looks.

@@ -6,6 +6,8 @@ mod config;
 mod demo;
 mod destroy;
 mod doctor;
+mod gc;
+mod holders;
 mod ls;
 mod plan;
 mod show;
@@ -91,10 +93,14 @@ enum Command {
     Apply(apply::Options),
     /// Remove what FILE names and this agent made
     Destroy(destroy::Options),
+    /// Remove what this agent made and nobody needs any more: what crashes left, what outlived its namespace
+    Gc(gc::Options),
     /// List namespaces with their state and counts
     Ls(ls::Options),
     /// Show one namespace: identity, interfaces, addresses, routes, counts by protocol
     Show(show::Options),
+    /// Say who keeps a namespace alive: processes, descriptors, sockets, mounts
+    Holders(holders::Options),
     /// Say which privileges, mounts and kernel features are there, and what is lost without them
     Doctor(doctor::Options),
     /// Check a file, print its JSON schema or an example
@@ -138,8 +144,10 @@ pub fn main() -> ExitCode {
         Command::Plan(options) => plan::run(&global, &options),
         Command::Apply(options) => apply::run(&global, &options),
         Command::Destroy(options) => destroy::run(&global, &options),
+        Command::Gc(options) => gc::run(&global, &options),
         Command::Ls(options) => ls::run(&global, &options),
         Command::Show(options) => show::run(&global, &options),
+        Command::Holders(options) => holders::run(&global, &options),
         Command::Doctor(options) => doctor::run(&global, &options),
         Command::Config(options) => config::run(&options),
         Command::Demo(options) => demo::run(&global, &options),

@@ -40,13 +40,24 @@ impl Records {
     /// # Errors
     /// The directory cannot be read; one that does not exist is empty.
     pub fn names(&self) -> Result<Vec<NsName>, NetnsError> {
+        Ok(self.files()?.iter().filter_map(|file| file.parse().ok()).collect())
+    }
+
+    /// What a crash left while it wrote a record.
+    pub(super) fn torn(&self) -> Result<Vec<PathBuf>, NetnsError> {
+        let files = self.files()?.into_iter();
+        let torn =
+            files.filter(|file| file.strip_prefix('.').is_some_and(|name| name.parse::<NsName>().is_ok()));
+        Ok(torn.map(|file| self.dir.join(file)).collect())
+    }
+
+    fn files(&self) -> Result<Vec<String>, NetnsError> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed_io("read", &self.dir)(error)),
         };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        Ok(names.collect())
+        Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
     }
 
     /// Records a namespace, so that a crash leaves either no record or a whole one.
@@ -87,7 +98,7 @@ impl Records {
         Ok(())
     }
 
-    fn path(&self, name: &NsName) -> PathBuf {
+    pub(super) fn path(&self, name: &NsName) -> PathBuf {
         self.dir.join(name.as_str())
     }
 }

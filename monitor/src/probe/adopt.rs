@@ -11,7 +11,7 @@ use monitor_ebpf::LAYOUT;
 use crate::sample::AttachMode;
 
 use super::{
-    Hook, Options, ProbeError, Readings,
+    Hook, Options, ProbeError, Readings, Side, Target,
     abi::SlotRecord,
     carry, clsact,
     load::{Loader, Logger, Pair},
@@ -64,6 +64,41 @@ pub(super) fn look(pin_dir: &Path) -> Result<Readings, ProbeError> {
     pins.check()?;
     let store = Store::open(Some(&pins), Some(pin_dir.to_owned()))?;
     Ok(remembered(&store, Some(&pins))?.readings())
+}
+
+/// See [`super::dead`].
+pub(super) fn dead(pin_dir: &Path) -> Result<Vec<Target>, ProbeError> {
+    let pins = Pins::of(pin_dir, LAYOUT);
+    if !pins.in_use() {
+        return Ok(Vec::new());
+    }
+    pins.check()?;
+    let mut found = Vec::new();
+    for (id, record) in Store::open(Some(&pins), Some(pin_dir.to_owned()))?.slots()? {
+        let target = record.target();
+        let mut attached = false;
+        for hook in Hook::BOTH {
+            attached |= match (record.mode(), target.side) {
+                (AttachMode::Tcx, _) => match tcx::open(&pins.link(id, hook))? {
+                    Some(link) => tcx::is_on(tcx::info(&link, &target)?, &target, hook)?,
+                    None => false,
+                },
+                (AttachMode::Clsact, Side::HostEnd { ifindex }) => {
+                    if_exists(ifindex) && clsact::attached_program(&target, hook)?.is_some()
+                }
+                (AttachMode::Clsact, Side::Inside { .. }) => true,
+            };
+        }
+        if !attached {
+            found.push(target);
+        }
+    }
+    Ok(found)
+}
+
+fn if_exists(ifindex: u32) -> bool {
+    // nix 0.31 makes an empty name of an index that does not exist.
+    nix::net::if_::if_indextoname(ifindex).is_ok_and(|name| !name.is_empty())
 }
 
 /// The table as the pinned maps tell it.

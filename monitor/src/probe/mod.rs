@@ -128,6 +128,15 @@ pub fn look(pin_dir: &Path) -> Result<Readings, ProbeError> {
     adopt::look(pin_dir)
 }
 
+/// What is pinned below a directory as counted, and is not: neither of its programs is attached any more. Changes nothing.
+/// Of filters inside namespaces this cannot be told from here; they are left out.
+///
+/// # Errors
+/// As [`look`].
+pub fn dead(pin_dir: &Path) -> Result<Vec<Target>, ProbeError> {
+    adopt::dead(pin_dir)
+}
+
 impl Probes {
     /// Loads the programs, checks what is pinned, adopts it (each link goes on counting and gets the program of this
     /// build), carries over what another layout counted, and moves the counts of dead interfaces to their namespaces.

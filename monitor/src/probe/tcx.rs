@@ -10,7 +10,7 @@ use aya::programs::{
 use nix::net::if_::if_indextoname;
 
 use super::{
-    Hook, ProbeError, Target,
+    Hook, ProbeError, Side, Target,
     error::errno,
     sys::{self, LinkInfo},
 };
@@ -91,6 +91,20 @@ pub(super) fn update(
 pub(super) fn info(link: &SchedClassifierLink, of: &Target) -> Result<LinkInfo, ProbeError> {
     let fd = link.fd().map_err(|error| ProbeError::new("look at the link", of, &error))?;
     sys::link_info(fd).map_err(|error| ProbeError::new("look at the link", of, &error))
+}
+
+/// Whether a link is attached to the target.
+pub(super) fn is_on(info: LinkInfo, target: &Target, hook: Hook) -> Result<bool, ProbeError> {
+    match target.side {
+        _ if info.ifindex != target.ifindex() => Ok(false),
+        // Links follow an interface into another namespace, where it may keep its index.
+        Side::HostEnd { ifindex } => match sys::tcx_links(ifindex, hook) {
+            Ok(links) => Ok(links.contains(&info.id)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+            Err(error) => Err(ProbeError::new("list the TCX links", at(target, hook), &error)),
+        },
+        Side::Inside { .. } => Ok(true),
+    }
 }
 
 /// Detaches a link, also where it is pinned.

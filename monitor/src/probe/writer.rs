@@ -14,7 +14,6 @@ use super::{
     load::{Loader, Pair},
     pins::Pins,
     store::Store,
-    sys,
     table::{Table, read_lock, write_lock},
     tcx,
 };
@@ -60,18 +59,9 @@ impl Writer {
 
     fn tcx_counts(&self, id: u64, target: &Target, hook: Hook, program: u32) -> Result<bool, ProbeError> {
         let info = self.with_link(id, hook, |link| tcx::info(link, target))?;
-        let Some(info) = info.filter(|info| info.ifindex == target.ifindex() && info.program == program)
-        else {
-            return Ok(false);
-        };
-        match target.side {
-            // Links follow an interface into another namespace, where it may keep its index.
-            Side::HostEnd { ifindex } => match sys::tcx_links(ifindex, hook) {
-                Ok(links) => Ok(links.contains(&info.id)),
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
-                Err(error) => Err(ProbeError::new("list the TCX links", tcx::at(target, hook), &error)),
-            },
-            Side::Inside { .. } => Ok(true),
+        match info.filter(|info| info.program == program) {
+            Some(info) => tcx::is_on(info, target, hook),
+            None => Ok(false),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The kernel's wiring: looking at it, and performing steps. Blocking; nothing stays open in between.
 
+mod leftover;
 mod link;
 mod observe;
 mod session;
@@ -16,7 +17,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-pub use self::session::NetlinkError;
+pub use self::{leftover::Leftover, session::NetlinkError};
 use self::{
     link::Found,
     session::{Session, session},
@@ -244,9 +245,13 @@ impl Kernel {
     }
 
     /// A name that no file can contain and that is the same every time, so that a link left behind by a crash before it
-    /// was claimed is found again.
+    /// was claimed is found again; its first half says whose it is, for who does not know the link.
     fn temporary(&self, link: &LinkId) -> String {
-        format!("nm+{:011x}", stable_hash(&format!("{}{link}", self.tag)) >> 20)
+        format!("{}{:07x}", self.temporary_prefix(), stable_hash(&format!("{}{link}", self.tag)) >> 36)
+    }
+
+    fn temporary_prefix(&self) -> String {
+        format!("nm+{:04x}", stable_hash(&self.tag) >> 48)
     }
 
     fn drop_unclaimed(&self, place: &Place, temporary: &str) -> anyhow::Result<()> {

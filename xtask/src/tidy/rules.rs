@@ -10,6 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("topology", &[]),
     ("sample", &["topology::names"]),
     ("netns", &["topology::names"]),
+    ("holders", &["netns", "topology::names"]),
     ("config", &["topology"]),
     ("ledger", &["sample", "topology::names"]),
     ("reconcile", &["topology", "netns"]),
@@ -44,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sample",
             "metrics",
             "export",
+            "holders",
         ],
     ),
 ];
