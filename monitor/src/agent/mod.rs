@@ -29,6 +29,7 @@ use tracing::{debug, error, info, warn};
 
 use self::{
     engine::{Engine, Host},
+    lock::{LockError, RunLock},
     state::State,
 };
 use crate::{
@@ -175,6 +176,10 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    // The likeliest reason for an address in use, and the better answer.
+    if let Some(holder) = RunLock::holder(&host.run_dir) {
+        return Err(Failure::Failed(LockError::Held { run_dir: host.run_dir, holder }.into()));
+    }
     let listeners = bind(&listen).await?;
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
     let addresses = addresses.context("cannot tell the address of a listening socket")?;
