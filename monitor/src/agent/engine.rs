@@ -17,7 +17,7 @@ use super::{Failure, assemble::assemble, lock::RunLock};
 use crate::{
     netns,
     probe::{self, AttachChoice, Attached, Enter, Probes, Reading, Readings, Side, Target, bpffs},
-    reconcile::Kernel,
+    reconcile::{Kernel, Performing},
     sample::{AgentSample, AttachMode, Sample},
     topology::{
         Observed, Topology,
@@ -37,8 +37,8 @@ pub struct Host {
     pub bpffs: PathBuf,
     /// Where named namespaces are mounted.
     pub netns_dir: PathBuf,
-    /// How programs are attached.
-    pub attach: AttachChoice,
+    /// How programs are attached; absent where nothing shall be counted.
+    pub attach: Option<AttachChoice>,
 }
 
 /// The kernel in our hands: the lock is held, programs are loaded, what was attached before is adopted.
@@ -115,7 +115,7 @@ impl Engine {
         let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
         let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
         let passing = Mutex::new(());
-        if !count {
+        let Some(attach) = host.attach.filter(|_| count) else {
             return Ok(Self {
                 host: host.clone(),
                 kernel,
@@ -124,17 +124,17 @@ impl Engine {
                 mounted: false,
                 _lock: lock,
             });
-        }
+        };
         let (pin_dir, mounted) = pin_dir(host);
         let options = probe::Options {
             pin_dir,
-            attach: host.attach,
+            attach,
             log_level: bpf_log_level(),
             enter: enter(host.netns_dir.clone()),
         };
         let probes = match Probes::open(options) {
             Ok(probes) => Some(probes),
-            Err(error) if host.attach != AttachChoice::Auto => {
+            Err(error) if attach != AttachChoice::Auto => {
                 return Err(Failure::Missing(format!("--attach asks for what cannot be had: {error}")));
             }
             Err(error) => {
@@ -166,13 +166,15 @@ impl Engine {
         let options = PlanOptions { attach: self.probes.is_some() };
         let steps = plan::plan(topology, &observed, options).map_err(at("plan"))?;
         if !steps.is_empty() {
-            let mut performer = Performer { engine: self, topology };
+            let mut performer = Performer::new(self, topology).map_err(at("execute"))?;
             execute::execute(&steps, &mut performer, &mut |_, step| progress(step)).map_err(at("execute"))?;
+            drop(performer);
             observed = self.observe(topology).map_err(at("observe"))?;
             self.retire(&observed).map_err(at("retire"))?;
         }
         let attached = |link: &LinkId| observed.link(link).is_some_and(|link| link.attached);
-        let unattached = topology.counted().filter(|link| !attached(link)).count();
+        let wanted = topology.counted().filter(|_| self.host.attach.is_some());
+        let unattached = wanted.filter(|link| !attached(link)).count();
         Ok(Pass { steps: steps.len(), observed, unattached })
     }
 
@@ -209,7 +211,7 @@ impl Engine {
         topology: &Topology,
         progress: &mut dyn FnMut(&Step),
     ) -> Result<(), PassError> {
-        let mut performer = Performer { engine: self, topology };
+        let mut performer = Performer::new(self, topology).map_err(at("execute"))?;
         execute::execute(steps, &mut performer, &mut |_, step| progress(step)).map_err(at("execute"))
     }
 
@@ -323,7 +325,8 @@ impl Look {
         let wanted = topology.namespaces.iter().map(|netns| netns.name.clone()).collect();
         let mut observed = self.kernel.observe(&wanted)?;
         mark_attached(&mut observed, &self.attached());
-        Ok(plan::plan(topology, &observed, PlanOptions { attach: true }).map_err(anyhow::Error::from)?)
+        Ok(plan::plan(topology, &observed, PlanOptions { attach: self.host.attach.is_some() })
+            .map_err(anyhow::Error::from)?)
     }
 
     /// Every named namespace with its counts.
@@ -356,6 +359,13 @@ impl Look {
 struct Performer<'a> {
     engine: &'a Engine,
     topology: &'a Topology,
+    _performing: Performing<'a>,
+}
+
+impl<'a> Performer<'a> {
+    fn new(engine: &'a Engine, topology: &'a Topology) -> anyhow::Result<Self> {
+        Ok(Self { engine, topology, _performing: engine.kernel.performing()? })
+    }
 }
 
 impl Perform for Performer<'_> {

@@ -75,9 +75,10 @@ impl Global {
             bpffs: self.bpffs.clone(),
             netns_dir: self.netns_dir.clone(),
             attach: match self.attach {
-                Attach::Auto => AttachChoice::Auto,
-                Attach::Tcx => AttachChoice::Tcx,
-                Attach::Clsact => AttachChoice::Clsact,
+                Attach::Auto => Some(AttachChoice::Auto),
+                Attach::Tcx => Some(AttachChoice::Tcx),
+                Attach::Clsact => Some(AttachChoice::Clsact),
+                Attach::None => None,
             },
         }
     }
@@ -118,6 +119,8 @@ enum Attach {
     Tcx,
     /// Filters on a clsact qdisc
     Clsact,
+    /// Nothing new is counted; what is attached stays
+    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

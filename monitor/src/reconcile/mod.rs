@@ -10,6 +10,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -20,7 +21,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 pub use self::{leftover::Leftover, session::NetlinkError};
 use self::{
     link::Found,
-    session::{Session, session},
+    session::{Pool, Session, session},
 };
 use crate::{
     netns::{self, NetnsError, Records},
@@ -35,19 +36,49 @@ use crate::{
 const NAME_FREE: Duration = Duration::from_secs(1);
 
 /// The kernel's wiring, as one run directory sees it.
-#[derive(Clone, Debug)]
 pub struct Kernel {
     netns_dir: PathBuf,
     records: Records,
     /// What the alias of every link of ours starts with.
     tag: String,
+    /// Open while a plan is performed.
+    pool: Mutex<Option<Pool>>,
+}
+
+/// While this lives, connections stay open from one step to the next.
+pub struct Performing<'a>(&'a Kernel);
+
+impl Drop for Performing<'_> {
+    fn drop(&mut self) {
+        *self.0.pool() = None;
+    }
 }
 
 impl Kernel {
     /// Opens nothing.
     pub fn new(netns_dir: &Path, run_dir: &Path) -> Self {
         let tag = format!("netns-monitor:{}:", run_dir.display());
-        Self { netns_dir: netns_dir.to_owned(), records: Records::new(run_dir), tag }
+        Self { netns_dir: netns_dir.to_owned(), records: Records::new(run_dir), tag, pool: Mutex::new(None) }
+    }
+
+    /// Keeps connections open until what it returns is dropped: for a plan of many steps.
+    ///
+    /// # Errors
+    /// The kernel gives no descriptors.
+    pub fn performing(&self) -> Result<Performing<'_>, NetlinkError> {
+        *self.pool() = Some(Pool::new()?);
+        Ok(Performing(self))
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Option<Pool>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before a namespace is made or removed: a connection would be to the one before, and keep it alive.
+    fn close(&self, netns: &NsName) {
+        if let Some(pool) = &mut *self.pool() {
+            pool.close(&Place::Netns(netns.clone()));
+        }
     }
 
     /// Links of the host, and every namespace that is `wanted` or on record, as far as it exists.
@@ -94,8 +125,14 @@ impl Kernel {
     /// What the kernel refused, with a hint where one is known.
     pub fn perform(&self, step: &Step) -> anyhow::Result<()> {
         match step {
-            Step::CreateNetns { name } => Ok(netns::create(&self.netns_dir, &self.records, name)?),
-            Step::DeleteNetns { name } => Ok(netns::remove(&self.netns_dir, &self.records, name)?),
+            Step::CreateNetns { name } => {
+                self.close(name);
+                Ok(netns::create(&self.netns_dir, &self.records, name)?)
+            }
+            Step::DeleteNetns { name } => {
+                self.close(name);
+                Ok(netns::remove(&self.netns_dir, &self.records, name)?)
+            }
             Step::CreateBridge { name, mtu, mac } => self.create_bridge(name, *mtu, *mac),
             Step::CreateVeth { a, b } => self.create_veth(a, b),
             Step::DeleteLink { link } => self.delete_link(link),
@@ -138,7 +175,7 @@ impl Kernel {
         }
     }
 
-    /// Runs `work` with a session in a place.
+    /// Runs `work` with a session in a place. The session is there; the thread may be anywhere.
     fn at<T: Send, E>(
         &self,
         place: &Place,
@@ -147,6 +184,15 @@ impl Kernel {
     where
         E: From<NetlinkError> + Into<anyhow::Error> + Send,
     {
+        if let Some(pool) = &mut *self.pool() {
+            let open = |runtime: &tokio::runtime::Handle| -> anyhow::Result<Session> {
+                Ok(match place {
+                    Place::Host => Session::open(runtime)?,
+                    Place::Netns(name) => netns::inside(&self.netns_dir, name, || Session::open(runtime))??,
+                })
+            };
+            return pool.run(place, open, async |session| work(session).await.map_err(Into::into));
+        }
         match place {
             Place::Host => session(work).map_err(Into::into),
             Place::Netns(name) => netns::inside(&self.netns_dir, name, || session(work))?.map_err(Into::into),

@@ -1,9 +1,9 @@
-//! One netlink connection, in the namespace of the calling thread, for as long as one piece of work takes.
+//! Netlink connections: one for as long as one piece of work takes, or a few kept while a plan is performed.
 //!
-//! A reply is believed only when it is an acknowledgement, and a dump only when nothing changed underneath. Nothing
-//! stays open afterwards.
+//! A socket belongs to the namespace it was opened in, whichever thread uses it afterwards. A reply is believed only
+//! when it is an acknowledgement, and a dump only when nothing changed underneath.
 
-use std::{io, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
 use futures_util::StreamExt as _;
 use rtnetlink::{
@@ -12,6 +12,9 @@ use rtnetlink::{
     packet_route::RouteNetlinkMessage,
     sys::AsyncSocket as _,
 };
+use tokio::runtime::{self, Runtime};
+
+use crate::topology::names::Place;
 
 /// The kernel answers at once; more than this means that the answer was lost.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -50,6 +53,9 @@ impl NetlinkError {
     }
 }
 
+/// Connections that stay open from one step to the next: most steps are about a place that one before was about.
+const KEPT: usize = 64;
+
 /// A connection to the kernel.
 pub(super) struct Session {
     handle: Handle,
@@ -59,9 +65,61 @@ pub(super) struct Session {
 pub(super) fn session<T, E: From<NetlinkError>>(
     work: impl AsyncFnOnce(&mut Session) -> Result<T, E>,
 ) -> Result<T, E> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NetlinkError::Socket)?;
-    runtime.block_on(async {
+    let runtime = runtime()?;
+    let mut session = Session::open(runtime.handle())?;
+    runtime.block_on(work(&mut session))
+}
+
+fn runtime() -> Result<Runtime, NetlinkError> {
+    runtime::Builder::new_current_thread().enable_all().build().map_err(NetlinkError::Socket)
+}
+
+/// Sessions kept while a plan is performed.
+pub(super) struct Pool {
+    runtime: Runtime,
+    /// The one opened last is last.
+    sessions: VecDeque<(Place, Session)>,
+}
+
+impl Pool {
+    pub(super) fn new() -> Result<Self, NetlinkError> {
+        Ok(Self { runtime: runtime()?, sessions: VecDeque::new() })
+    }
+
+    /// Runs `work` with the session of a place; `open` makes one there if none is open.
+    pub(super) fn run<T, E: From<NetlinkError>>(
+        &mut self,
+        place: &Place,
+        open: impl FnOnce(&runtime::Handle) -> Result<Session, E>,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let known = self.sessions.iter().position(|(other, _)| other == place);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let session = open(self.runtime.handle())?;
+                if self.sessions.len() == KEPT {
+                    self.sessions.pop_front();
+                }
+                self.sessions.push_back((place.clone(), session));
+                self.sessions.len() - 1
+            }
+        };
+        self.runtime.block_on(work(&mut self.sessions[index].1))
+    }
+
+    /// Closes the session of a place: what has its name next is another one.
+    pub(super) fn close(&mut self, place: &Place) {
+        self.sessions.retain(|(other, _)| other != place);
+        // The connection ends when its task sees that nobody uses it.
+        self.runtime.block_on(tokio::task::yield_now());
+    }
+}
+
+impl Session {
+    /// Opens a connection in the calling thread's namespace; it is driven by the runtime.
+    pub(super) fn open(runtime: &runtime::Handle) -> Result<Self, NetlinkError> {
+        let _entered = runtime.enter();
         let (mut connection, handle, _unsolicited) =
             rtnetlink::new_connection().map_err(NetlinkError::Socket)?;
         // A smaller buffer is slower, not wrong: what is lost shows as a missing answer.
@@ -71,12 +129,10 @@ pub(super) fn session<T, E: From<NetlinkError>>(
         // By default both are swallowed, and a broken connection looks like success.
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
-        tokio::spawn(connection);
-        work(&mut Session { handle }).await
-    })
-}
+        runtime.spawn(connection);
+        Ok(Self { handle })
+    }
 
-impl Session {
     /// Sends a request and waits for its acknowledgement.
     pub(super) async fn request(
         &mut self,

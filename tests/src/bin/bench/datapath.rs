@@ -20,16 +20,6 @@ const REPEAT: u32 = 100_000;
 /// Nanoseconds above the empty program that a plain TCP or UDP packet may cost.
 const TARGET: u64 = 7;
 
-fn main() -> Result<ExitCode> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match *arguments {
-        ["datapath"] => datapath(9),
-        ["datapath", "--rounds", rounds] => datapath(rounds.parse()?),
-        _ => bail!("usage: bench datapath [--rounds N]"),
-    }
-}
-
 /// One row of the table.
 struct Case<'a> {
     object: &'a Loaded,
@@ -42,7 +32,7 @@ struct Case<'a> {
     nanoseconds: Vec<u64>,
 }
 
-fn datapath(rounds: usize) -> Result<ExitCode> {
+pub(crate) fn datapath(rounds: usize) -> Result<ExitCode> {
     if rounds == 0 {
         bail!("at least one round");
     }

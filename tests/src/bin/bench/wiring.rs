@@ -1,0 +1,283 @@
+//! `bench wiring [--namespaces N]`: namespaces with a veth on a bridge, an address, `lo` and a default route, built and
+//! deleted by us, by the bare system calls, by `ip` and by the CNI plugins, each on a host of its own, in one run.
+//!
+//! Deleting is over when the kernel has nothing left: no name, no link, no namespace that a link still numbers.
+
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use monitor_tests::{
+    host::{TestHost, ip},
+    oracle::links,
+};
+
+use crate::bare;
+
+pub(crate) const BRIDGE: &str = "nm0";
+/// How long deleting may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Times the bare system calls that building may take.
+const ABOVE_BARE: f64 = 2.5;
+/// How many times faster than `ip` and CNI it shall be.
+const BELOW_OTHERS: f64 = 5.0;
+/// Seconds that deleting a thousand may take.
+const DELETE: f64 = 10.0;
+
+/// What is built.
+pub(crate) struct Plan {
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) prefix: u8,
+    /// Names and addresses.
+    pub(crate) namespaces: Vec<(String, Ipv4Addr)>,
+}
+
+impl Plan {
+    /// In the range for benchmarks (RFC 2544).
+    fn new(namespaces: usize) -> Result<Self> {
+        let network = u32::from(Ipv4Addr::new(198, 18, 0, 0));
+        ensure!((1..=8000).contains(&namespaces), "1 to 8000 namespaces");
+        let namespaces = (0..namespaces).map(|i| (format!("n{i}"), Ipv4Addr::from(network + 2 + i as u32)));
+        Ok(Self { gateway: Ipv4Addr::from(network + 1), prefix: 19, namespaces: namespaces.collect() })
+    }
+
+    fn subnet(&self) -> String {
+        format!("198.18.0.0/{}", self.prefix)
+    }
+}
+
+/// Who builds, and how.
+struct Contestant {
+    name: &'static str,
+    build: fn(&Plan) -> Result<()>,
+    delete: fn(&Plan) -> Result<()>,
+}
+
+/// Seconds.
+struct Figure {
+    name: &'static str,
+    build: f64,
+    delete: f64,
+}
+
+const CONTESTANTS: [Contestant; 6] = [
+    Contestant { name: "bare system calls", build: bare::build, delete: bare::delete },
+    Contestant {
+        name: "netns-monitor, wiring only",
+        build: |plan| ours(plan, "none", "apply"),
+        delete: |plan| ours(plan, "none", "destroy"),
+    },
+    Contestant {
+        name: "netns-monitor, counted (clsact)",
+        build: |plan| ours(plan, "clsact", "apply"),
+        delete: |plan| ours(plan, "clsact", "destroy"),
+    },
+    Contestant {
+        name: "netns-monitor, counted (TCX)",
+        build: |plan| ours(plan, "auto", "apply"),
+        delete: |plan| ours(plan, "auto", "destroy"),
+    },
+    Contestant { name: "ip", build: ip_build, delete: ip_delete },
+    Contestant { name: "ip netns + CNI bridge", build: cni_build, delete: cni_delete },
+];
+
+pub(crate) fn wiring(namespaces: usize) -> Result<ExitCode> {
+    let plan = Plan::new(namespaces)?;
+    println!("{:<34} {:>9} {:>14} {:>9}", "", "build s", "ms a namespace", "delete s");
+    let mut figures: Vec<Figure> = Vec::new();
+    for contestant in &CONTESTANTS {
+        if contestant.name.contains("CNI") && cni("bridge").is_none() {
+            println!("{:<34} not installed: apt-get install containernetworking-plugins", contestant.name);
+            continue;
+        }
+        let figure = thread::scope(|scope| scope.spawn(|| measure(contestant, &plan)).join())
+            .map_err(|_panic| anyhow::anyhow!("{} panicked", contestant.name))?
+            .with_context(|| contestant.name)?;
+        let each = figure.build * 1e3 / namespaces as f64;
+        println!("{:<34} {:>9.2} {each:>14.2} {:>9.2}", figure.name, figure.build, figure.delete);
+        figures.push(figure);
+    }
+    Ok(report(&figures, namespaces))
+}
+
+fn report(figures: &[Figure], namespaces: usize) -> ExitCode {
+    let build =
+        |name: &str| figures.iter().find(|figure| figure.name.contains(name)).map(|figure| figure.build);
+    let ours = figures.iter().find(|figure| figure.name.contains("wiring only"));
+    let (Some(ours), Some(bare)) = (ours, build("bare")) else { return ExitCode::FAILURE };
+    let mut reached = true;
+    let mut verdict = |ok: bool, what: String| {
+        println!("target {}: {what}", if ok { "reached" } else { "MISSED" });
+        reached &= ok;
+    };
+    let ratio = ours.build / bare;
+    verdict(
+        ratio <= ABOVE_BARE,
+        format!("building takes {ratio:.2} times the bare calls (to reach: {ABOVE_BARE})"),
+    );
+    for other in ["ip", "CNI"] {
+        let figure = if other == "ip" {
+            figures.iter().find(|f| f.name == "ip").map(|f| f.build)
+        } else {
+            build(other)
+        };
+        if let Some(ratio) = figure.map(|figure| figure / ours.build) {
+            let what = format!("building is {ratio:.1} times faster than {other} (to reach: {BELOW_OTHERS})");
+            verdict(ratio >= BELOW_OTHERS, what);
+        }
+    }
+    let delete = ours.delete * 1e3 / namespaces as f64;
+    verdict(delete <= DELETE, format!("deleting a thousand takes {delete:.1} s (to reach: {DELETE})"));
+    if reached { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn measure(contestant: &Contestant, plan: &Plan) -> Result<Figure> {
+    let _host = TestHost::quiet();
+    fs::write("/run/wiring.toml", file(plan))?;
+    let start = Instant::now();
+    (contestant.build)(plan)?;
+    let build = start.elapsed();
+    check(plan)?;
+    let start = Instant::now();
+    (contestant.delete)(plan)?;
+    until_gone(start)?;
+    Ok(Figure { name: contestant.name, build: build.as_secs_f64(), delete: start.elapsed().as_secs_f64() })
+}
+
+/// The first and the last namespace have what all shall have.
+fn check(plan: &Plan) -> Result<()> {
+    let ports = links().len() - 2;
+    ensure!(ports == plan.namespaces.len(), "{ports} links on the host");
+    for (name, _) in [plan.namespaces.first(), plan.namespaces.last()].into_iter().flatten() {
+        let address = ip(&format!("-n {name} -4 -br address show dev eth0"));
+        ensure!(address.contains("UP") && address.contains("198.18."), "{name}: {address}");
+        let route = ip(&format!("-n {name} route show default"));
+        ensure!(route.contains(&format!("via {}", plan.gateway)), "{name}: {route}");
+        let lo = ip(&format!("-n {name} -br link show dev lo"));
+        ensure!(lo.contains("LOOPBACK,UP"), "{name}: {lo}");
+    }
+    Ok(())
+}
+
+fn until_gone(start: Instant) -> Result<()> {
+    loop {
+        let names = fs::read_dir("/run/netns")?.count();
+        let links = links().len();
+        let numbered = ip("netns list-id").lines().count();
+        if (names, links, numbered) == (0, 1, 0) {
+            return Ok(());
+        }
+        if start.elapsed() > PATIENCE {
+            bail!("left: {names} names, {links} links, {numbered} namespaces");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn file(plan: &Plan) -> String {
+    let mut file = format!("[[bridge]]\nname = \"{BRIDGE}\"\nsubnet = \"{}\"\n", plan.subnet());
+    for (name, _) in &plan.namespaces {
+        let _always = write!(
+            file,
+            "[[namespace]]\nname = \"{name}\"\ninterface = [{{ name = \"eth0\", bridge = \"{BRIDGE}\" }}]\n\
+             route = [{{ to = \"default\", via = \"{}\" }}]\n",
+            plan.gateway
+        );
+    }
+    file
+}
+
+fn ours(_plan: &Plan, attach: &str, verb: &str) -> Result<()> {
+    let program =
+        env::var_os("NETNS_MONITOR").context("NETNS_MONITOR names the program: cargo xtask bench wiring")?;
+    let mut command = Command::new(program);
+    command.args(["--attach", attach, verb, "/run/wiring.toml"]).stdout(Stdio::null());
+    succeed(&mut command)
+}
+
+fn ip_build(plan: &Plan) -> Result<()> {
+    let Plan { gateway, prefix, namespaces } = plan;
+    ip(&format!("link add {BRIDGE} type bridge"));
+    ip(&format!("address add {gateway}/{prefix} dev {BRIDGE}"));
+    ip(&format!("link set {BRIDGE} up"));
+    for (name, address) in namespaces {
+        ip(&format!("netns add {name}"));
+        ip(&format!("link add {name}-eth0 type veth peer name eth0 netns {name}"));
+        ip(&format!("link set {name}-eth0 master {BRIDGE} up"));
+        ip(&format!("-n {name} link set lo up"));
+        ip(&format!("-n {name} address add {address}/{prefix} dev eth0"));
+        ip(&format!("-n {name} link set eth0 up"));
+        ip(&format!("-n {name} route add default via {gateway}"));
+    }
+    Ok(())
+}
+
+fn ip_delete(plan: &Plan) -> Result<()> {
+    plan.namespaces.iter().for_each(|(name, _)| drop(ip(&format!("netns delete {name}"))));
+    ip(&format!("link delete {BRIDGE}"));
+    Ok(())
+}
+
+/// Where the plugins are: as the package of Debian has them, and as their own releases say.
+fn cni(plugin: &str) -> Option<PathBuf> {
+    ["/usr/lib/cni", "/opt/cni/bin"].iter().map(|dir| Path::new(dir).join(plugin)).find(|path| path.exists())
+}
+
+fn cni_build(plan: &Plan) -> Result<()> {
+    for (name, _) in &plan.namespaces {
+        ip(&format!("netns add {name}"));
+        plugin(plan, name, "loopback", "ADD", "lo")?;
+        plugin(plan, name, "bridge", "ADD", "eth0")?;
+    }
+    Ok(())
+}
+
+fn cni_delete(plan: &Plan) -> Result<()> {
+    for (name, _) in &plan.namespaces {
+        plugin(plan, name, "bridge", "DEL", "eth0")?;
+        ip(&format!("netns delete {name}"));
+    }
+    ip(&format!("link delete {BRIDGE}"));
+    Ok(())
+}
+
+/// As a container runtime calls it: the configuration on standard input, the rest in the environment.
+fn plugin(plan: &Plan, netns: &str, kind: &str, verb: &str, interface: &str) -> Result<()> {
+    let program = cni(kind).with_context(|| format!("no CNI plugin {kind}"))?;
+    let config = serde_json::json!({
+        "cniVersion": "0.4.0", "name": "bench", "type": kind, "bridge": BRIDGE, "isGateway": true,
+        "ipam": {
+            "type": "host-local", "subnet": plan.subnet(), "gateway": plan.gateway.to_string(),
+            "routes": [{ "dst": "0.0.0.0/0" }], "dataDir": "/run/cni",
+        },
+    });
+    let mut command = Command::new(&program);
+    command
+        .env("CNI_COMMAND", verb)
+        .env("CNI_CONTAINERID", netns)
+        .env("CNI_NETNS", format!("/run/netns/{netns}"))
+        .env("CNI_IFNAME", interface)
+        .env("CNI_PATH", program.parent().unwrap_or(Path::new("/")))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut child = command.spawn()?;
+    child.stdin.take().context("its input")?.write_all(config.to_string().as_bytes())?;
+    let status = child.wait()?;
+    ensure!(status.success(), "CNI {kind} {verb} of {netns}: {status}");
+    Ok(())
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
