@@ -406,6 +406,27 @@ fn what_others_made_stands_in_the_way_and_is_named() {
     }
 }
 
+/// Killed between making links and tagging them.
+#[test]
+fn what_a_crash_left_without_its_tag_is_made_anew_or_goes() {
+    let bridge = "[[bridge]]\nname = \"nm0\"\nsubnet = \"198.51.100.0/24\"\n";
+    let file = format!("{bridge}{}", member("blue", None));
+    let (desired, mut model) = built(&file);
+    for link in [host("nm0"), host("blue-eth0"), inside("blue", "eth0")] {
+        let seen = model.link(&link).expect("built");
+        (seen.owned, seen.unclaimed) = (false, true);
+    }
+    assert!(again(&file, &model).contains("ip link delete nm0"));
+    model.run(&plan(&desired, &model.observed, COUNTED).expect("a plan"));
+    assert_eq!(again(&file, &model), "");
+    // Twin: not in the file, it goes while it is as it was made; in use it stays.
+    let left = model.foreign_link("left0", "bridge");
+    left.unclaimed = true;
+    assert_eq!(again(&file, &model), "ip link delete left0");
+    model.link(&host("left0")).expect("there").up = true;
+    assert_eq!(again(&file, &model), "");
+}
+
 #[test]
 fn a_foreign_link_inside_our_namespace_stands_in_the_way_too() {
     let (_, mut model) = built("[[namespace]]\nname = \"red\"\n[[namespace]]\nname = \"blue\"\n");

@@ -23,9 +23,10 @@ fn three() -> String {
     format!("{TWO}\n[[namespace]]\nname = \"green\"\ninterface = [{{ name = \"eth0\", bridge = \"nm0\" }}]\n")
 }
 
-/// A name as a link of this run directory has before it is claimed.
+/// Name and group as a link of this run directory has them before it is claimed.
 fn unclaimed(number: u32) -> String {
-    format!("nm+{:04x}{number:07x}", stable_hash(&format!("netns-monitor:{RUN}:")) >> 48)
+    let group = 0x4000_0000 | (stable_hash(&format!("netns-monitor:{RUN}:")) >> 34);
+    format!("left{number} group {group}")
 }
 
 /// A file as `ip netns add` makes it before it mounts.
@@ -146,12 +147,13 @@ fn links_that_were_never_claimed_go_from_the_host_and_from_namespaces_of_ours() 
     // One whose other end was claimed already.
     ip(&format!("link add {} type veth peer name eth7 netns red", names[5]));
     let said = clear();
-    let tail = "  # left by a crash before it had its name";
-    let line = |name: &str| format!("ip link delete {name}{tail}");
+    let tail = "  # left by a crash before it had its tag";
+    let bare = |link: &str| link.split(' ').next().expect("a name").to_owned();
+    let line = |link: &str| format!("ip link delete {}{tail}", bare(link));
     let mut lines: Vec<_> = said.lines().map(str::to_owned).collect();
     lines.sort();
     // The other ends go with these.
-    let one_of_a_pair = if said.contains(&names[1]) { &names[1] } else { &names[2] };
+    let one_of_a_pair = if said.contains(&bare(&names[1])) { &names[1] } else { &names[2] };
     let mut expected = [&names[0], one_of_a_pair, &names[3], &names[5]].map(|name| line(name)).to_vec();
     expected.sort();
     assert_eq!(lines, expected);
@@ -159,7 +161,7 @@ fn links_that_were_never_claimed_go_from_the_host_and_from_namespaces_of_ours() 
     // An end in a namespace of ours whose other end is out of sight.
     ip("netns add theirs");
     ip(&format!("-n blue link add {} type veth peer name x netns theirs", names[0]));
-    assert_eq!(clear(), format!("ip -n blue link delete {}{tail}\n", names[0]));
+    assert_eq!(clear(), format!("ip -n blue link delete {}{tail}\n", bare(&names[0])));
 }
 
 #[test]
@@ -168,17 +170,17 @@ fn links_that_only_look_like_ours_stay() {
     ip("netns add theirs");
     run_well(&["apply", write_config(TWO)]);
     let names: Vec<_> = (0..6).map(unclaimed).collect();
-    // Of another run directory; up; with an alias; a port; of another kind; longer; in a namespace that is not ours.
-    ip("link add nm+00000000000 type bridge");
+    // Of another group; up; with an alias; a port; of another kind; in a namespace that is not ours.
+    ip("link add left9 group 1073741824 type bridge");
     ip(&format!("link add {} type bridge", names[0]));
-    ip(&format!("link set {} up", names[0]));
+    ip("link set left0 up");
     ip(&format!("link add {} type bridge", names[1]));
-    ip(&format!("link set {} alias mine", names[1]));
+    ip("link set left1 alias mine");
     ip(&format!("link add {} type veth peer name far", names[2]));
-    ip(&format!("link set {} master nm0", names[2]));
+    ip("link set left2 master nm0");
     ip(&format!("link add {} type veth peer name far0", names[3]));
-    ip(&format!("link set {} up", names[3]));
-    ip(&format!("link add {}0 type bridge", names[4]));
+    ip("link set left3 up");
+    ip(&format!("link add {} type ifb", names[4]));
     ip(&format!("-n theirs link add {} type bridge", names[5]));
     ip("link add foreign type veth peer name foreign0");
     let before = (everything(), ip("-n theirs -j link"));

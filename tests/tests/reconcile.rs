@@ -21,6 +21,7 @@ use monitor::{
 };
 use monitor_tests::host::{TestHost, ip};
 use serde_json::Value;
+use serde_json::Value;
 
 fn kernel() -> Kernel {
     Kernel::new(Path::new("/run/netns"), Path::new("/run/netns-monitor"))
@@ -262,33 +263,59 @@ fn a_taken_name_is_an_error_and_leaves_nothing_behind() {
     assert!(!ip("-n blue -o link").contains("eth0"));
 }
 
-/// A crash between making a link and claiming it leaves one under a name that no file can contain.
+/// A crash between making a link and giving it its tag leaves one that only its group says is ours.
 #[test]
-fn a_link_left_by_a_crash_before_it_was_claimed_is_replaced() {
+fn a_link_left_by_a_crash_before_it_had_its_tag_is_replaced() {
     let _host = TestHost::new();
+    perform(Step::CreateNetns { name: netns("blue") });
+    let group = group();
+    ip(&format!("link add br0 group {group} type bridge"));
+    ip(&format!("link add veth0 group {group} type veth peer name veth1 group {group} netns blue"));
+    let observed = observe(&["blue"]);
+    for name in ["br0", "veth0", "blue/veth1"] {
+        let seen = observed.link(&link(name)).expect(name);
+        assert!(seen.unclaimed && !seen.owned, "{name}");
+    }
     perform(Step::CreateBridge { name: ifname("br0"), mtu: None, mac: None });
-    // The same name every time: found by making the link again while the old one is put back under it.
-    let left = {
-        perform(Step::DeleteLink { link: link("br0") });
-        let monitor = std::process::Command::new("ip")
-            .args(["-o", "monitor", "link"])
-            .stdout(std::process::Stdio::piped())
-            .spawn();
-        let mut monitor = monitor.expect("ip monitor");
-        thread::sleep(Duration::from_millis(200));
-        perform(Step::CreateBridge { name: ifname("br0"), mtu: None, mac: None });
-        thread::sleep(Duration::from_millis(200));
-        monitor.kill().expect("ours");
-        let said = std::io::read_to_string(monitor.stdout.take().expect("a pipe")).expect("text");
-        monitor.wait().expect("ours");
-        let name = said.split([' ', ':']).find(|word| word.starts_with("nm+"));
-        name.unwrap_or_else(|| panic!("no temporary name in {said}")).to_owned()
-    };
-    perform(Step::DeleteLink { link: link("br0") });
-    ip(&format!("link add {left} type bridge"));
-    perform(Step::CreateBridge { name: ifname("br0"), mtu: None, mac: None });
-    let links = ip("-o link");
-    assert!(links.contains("br0") && !links.contains("nm+"), "{links}");
+    perform(Step::CreateVeth { a: end("veth0"), b: end("blue/veth1") });
+    let observed = observe(&["blue"]);
+    for name in ["br0", "veth0", "blue/veth1"] {
+        let seen = observed.link(&link(name)).expect(name);
+        assert!(seen.owned && !seen.unclaimed, "{name}");
+    }
+    // Twin: one of another group is somebody else's, and stays.
+    ip("link add br1 group 7 type bridge");
+    assert!(kernel().perform(&Step::CreateBridge { name: ifname("br1"), mtu: None, mac: None }).is_err());
+    assert!(!observe(&[]).link(&link("br1")).expect("it stays").unclaimed);
+}
+
+/// The group of this run directory, as a link made by it has it.
+fn group() -> String {
+    perform(Step::CreateBridge { name: ifname("probe0"), mtu: None, mac: None });
+    let links: Value = serde_json::from_str(&ip("-j link show dev probe0")).expect("JSON");
+    perform(Step::DeleteLink { link: link("probe0") });
+    links[0]["group"].as_str().expect("a group").to_owned()
+}
+
+#[test]
+fn links_of_one_place_are_deleted_together_and_those_of_others_stay() {
+    let _host = TestHost::new();
+    perform(Step::CreateNetns { name: netns("blue") });
+    let mut steps = Vec::new();
+    for pair in 0..5 {
+        perform(Step::CreateVeth { a: end(&format!("h{pair}")), b: end(&format!("blue/e{pair}")) });
+        steps.push(Step::DeleteLink { link: link(&format!("h{pair}")) });
+    }
+    assert_eq!(Kernel::together(&steps), 5);
+    steps.push(Step::DeleteLink { link: link("blue/e0") });
+    assert_eq!(Kernel::together(&steps), 5, "another place");
+    ip("link add foreign type veth peer name foreign1");
+    ip("link set h4 alias mine");
+    let error = kernel().delete_links(&steps[..5]).expect_err("h4 is not ours any more");
+    assert!(error.to_string().contains("h4 is not ours"), "{error}");
+    let left = ip("-o link");
+    assert!(["h0", "h1", "h2", "h3"].iter().all(|gone| !left.contains(&format!(" {gone}@"))), "{left}");
+    assert!(left.contains(" h4@") && left.contains(" foreign@") && left.contains(" foreign1@"), "{left}");
 }
 
 #[test]

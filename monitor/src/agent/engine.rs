@@ -381,6 +381,14 @@ impl Perform for Performer<'_> {
             step => self.engine.kernel.perform(step),
         }
     }
+
+    fn together(&self, steps: &[Step]) -> usize {
+        Kernel::together(steps)
+    }
+
+    fn perform_together(&mut self, steps: &[Step]) -> anyhow::Result<()> {
+        self.engine.kernel.delete_links(steps)
+    }
 }
 
 fn need_root() -> Result<(), Failure> {

@@ -1,8 +1,8 @@
 //! What was ours and is needed no longer: what a crash left half made, and what outlived its namespace. For who holds the
 //! lock of the run directory: then nobody else is in the middle of making something of that name.
 //!
-//! A link that was not claimed yet carries no tag. It is known as ours by all of this: a name that no file can contain
-//! and that begins as this run directory's do, no alias, down, no port of a bridge, a veth or a bridge.
+//! A link that was not claimed yet carries no tag. It is known as ours by all of this: the device group of this run
+//! directory, no alias, down, no port of a bridge, a veth or a bridge.
 //! Deliberately absent: links in namespaces that are not ours, and host ends whose other end is in a namespace without a
 //! name, which lives as long as somebody holds it.
 
@@ -31,11 +31,11 @@ use crate::{
 pub enum Leftover {
     /// A file about a namespace.
     Stale(Stale),
-    /// A link that a crash left before it was given its name and tag.
+    /// A link that a crash left before it was given its tag.
     Unclaimed {
         /// Where.
         place: Place,
-        /// Its name for the time being.
+        /// Its name.
         name: String,
     },
     /// A veth of ours in the host's namespace that was for a namespace which is gone.
@@ -53,10 +53,10 @@ impl fmt::Display for Leftover {
         match self {
             Self::Stale(stale) => stale.fmt(f),
             Self::Unclaimed { place: Place::Host, name } => {
-                write!(f, "ip link delete {name}  # left by a crash before it had its name")
+                write!(f, "ip link delete {name}  # left by a crash before it had its tag")
             }
             Self::Unclaimed { place: Place::Netns(netns), name } => {
-                write!(f, "ip -n {netns} link delete {name}  # left by a crash before it had its name")
+                write!(f, "ip -n {netns} link delete {name}  # left by a crash before it had its tag")
             }
             Self::Strayed { link, netns } => {
                 write!(f, "{}  # was for {netns}, which is gone", Step::DeleteLink { link: link.clone() })
@@ -73,6 +73,7 @@ struct Seen {
     /// The namespace of the peer, as this namespace numbers it; absent where it is the same.
     peer_netns: Option<i32>,
     alias: Option<String>,
+    group: u32,
     veth: bool,
     bridge: bool,
     /// Up, or a port.
@@ -94,7 +95,7 @@ impl Kernel {
         let mut found = Vec::new();
         let mut pairs = BTreeSet::new();
         let mut unclaimed = |place: Place, links: &[Seen]| {
-            for link in links.iter().filter(|link| self.is_unclaimed(link)) {
+            for link in links.iter().filter(|link| self.is_leftover(link)) {
                 // The other end of one that is listed goes with it.
                 if link.peer.is_some_and(|peer| {
                     !pairs.insert((link.ifindex, peer)) || pairs.contains(&(peer, link.ifindex))
@@ -124,7 +125,7 @@ impl Kernel {
             Leftover::Stale(stale) => Ok(netns::clear(&self.netns_dir, &self.records, stale)?),
             Leftover::Unclaimed { place, name } => self.at(place, async |session| {
                 let seen = session.seen().await?;
-                if let Some(link) = seen.iter().find(|link| link.name == *name && self.is_unclaimed(link)) {
+                if let Some(link) = seen.iter().find(|link| link.name == *name && self.is_leftover(link)) {
                     session.delete_link(link.ifindex).await?;
                 }
                 Ok::<_, NetlinkError>(())
@@ -133,12 +134,8 @@ impl Kernel {
         }
     }
 
-    fn is_unclaimed(&self, link: &Seen) -> bool {
-        let number = link.name.strip_prefix(&self.temporary_prefix());
-        number.is_some_and(|number| number.len() == 7 && number.bytes().all(|byte| byte.is_ascii_hexdigit()))
-            && link.alias.is_none()
-            && !link.in_use
-            && (link.veth || link.bridge)
+    fn is_leftover(&self, link: &Seen) -> bool {
+        link.group == self.group && link.alias.is_none() && !link.in_use && (link.veth || link.bridge)
     }
 
     /// Veths of ours in the host's namespace that were for a namespace which is gone.
@@ -228,6 +225,7 @@ fn seen(message: LinkMessage) -> Seen {
         peer: None,
         peer_netns: None,
         alias: None,
+        group: 0,
         veth: false,
         bridge: false,
         in_use: message.header.flags.contains(LinkFlags::Up),
@@ -236,6 +234,7 @@ fn seen(message: LinkMessage) -> Seen {
         match attribute {
             LinkAttribute::IfName(name) => seen.name = name,
             LinkAttribute::IfAlias(alias) => seen.alias = Some(alias),
+            LinkAttribute::Group(group) => seen.group = group,
             LinkAttribute::Link(ifindex) => seen.peer = Some(ifindex),
             LinkAttribute::LinkNetNsId(number) => seen.peer_netns = Some(number),
             LinkAttribute::Controller(_) => seen.in_use = true,

@@ -1,6 +1,7 @@
 //! The verbs: each builds one message and sends it. Names the namespace of the calling thread has.
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, Ipv6Addr},
     os::fd::RawFd,
 };
@@ -24,6 +25,7 @@ use crate::topology::{Route, names::MacAddr, step::NewEnd};
 pub(super) struct Found {
     pub(super) ifindex: u32,
     pub(super) alias: Option<String>,
+    pub(super) group: u32,
 }
 
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
@@ -39,22 +41,27 @@ impl Session {
             Err(error) if error.errno() == Some(libc::ENODEV) => return Ok(None),
             Err(error) => return Err(error),
         };
-        Ok(Some(Found {
-            ifindex: link.header.index,
-            alias: link.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfAlias(alias) => Some(alias),
-                _ => None,
-            }),
-        }))
+        let mut found = Found { ifindex: link.header.index, alias: None, group: 0 };
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::IfAlias(alias) => found.alias = Some(alias),
+                LinkAttribute::Group(group) => found.group = group,
+                _ => {}
+            }
+        }
+        Ok(Some(found))
     }
 
     pub(super) async fn add_bridge(
         &mut self,
         name: &str,
+        group: u32,
         mtu: Option<u32>,
         mac: Option<MacAddr>,
     ) -> Result<(), NetlinkError> {
-        let mut builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge).name(name);
+        let mut builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge)
+            .name(name)
+            .link_group(group);
         if let Some(mtu) = mtu {
             builder = builder.mtu(mtu);
         }
@@ -64,28 +71,51 @@ impl Session {
         self.request(RouteNetlinkMessage::NewLink(builder.build()), NEW).await
     }
 
-    /// A veth pair: `a` here, `b` in the namespace behind `peer_netns` (or here too), under the names given. Both down: a
-    /// peer cannot be set up in the same request.
+    /// A veth pair: `a` here, `b` in the namespace behind `peer_netns` (or here too). Both down: a peer cannot be set up
+    /// in the same request.
     pub(super) async fn add_veth(
         &mut self,
-        a: (&NewEnd, &str),
-        b: (&NewEnd, &str),
+        a: &NewEnd,
+        b: &NewEnd,
+        group: u32,
         peer_netns: Option<RawFd>,
     ) -> Result<(), NetlinkError> {
-        let mut peer = LinkMessageBuilder::<LinkUnspec>::new().name(b.1);
+        let mut peer = LinkMessageBuilder::<LinkUnspec>::new().name(b.link.name.as_str()).link_group(group);
         if let Some(netns) = peer_netns {
             peer = peer.setns_by_fd(netns);
         }
-        let peer = properties(peer, b.0).build();
+        let peer = properties(peer, b).build();
         let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
-            .name(a.1)
+            .name(a.link.name.as_str())
+            .link_group(group)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
-        self.request(RouteNetlinkMessage::NewLink(properties(pair, a.0).build()), NEW).await
+        self.request(RouteNetlinkMessage::NewLink(properties(pair, a).build()), NEW).await
     }
 
     pub(super) async fn delete_link(&mut self, ifindex: u32) -> Result<(), NetlinkError> {
         let message = LinkMessageBuilder::<LinkUnspec>::new().index(ifindex).build();
         self.request(RouteNetlinkMessage::DelLink(message), 0).await
+    }
+
+    /// Deletes every link of a group of this namespace, in one go; with them their peers.
+    pub(super) async fn delete_group(&mut self, group: u32) -> Result<(), NetlinkError> {
+        let message = LinkMessageBuilder::<LinkUnspec>::new().link_group(group).build();
+        self.request(RouteNetlinkMessage::DelLink(message), 0).await
+    }
+
+    /// Indexes of the links of a group.
+    pub(super) async fn members(&mut self, group: u32) -> Result<BTreeSet<u32>, NetlinkError> {
+        let members = self
+            .dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| match message {
+                RouteNetlinkMessage::NewLink(link)
+                    if link.attributes.contains(&LinkAttribute::Group(group)) =>
+                {
+                    Some(link.header.index)
+                }
+                _ => None,
+            })
+            .await?;
+        Ok(members.into_iter().collect())
     }
 
     /// Changes what `change` sets.

@@ -1,5 +1,6 @@
 //! The kernel's wiring: looking at it, and performing steps. Blocking; nothing stays open in between.
 
+mod bulk;
 mod leftover;
 mod link;
 mod observe;
@@ -16,7 +17,6 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 pub use self::{leftover::Leftover, session::NetlinkError};
 use self::{
@@ -41,6 +41,8 @@ pub struct Kernel {
     records: Records,
     /// What the alias of every link of ours starts with.
     tag: String,
+    /// The device group that links of ours are made in.
+    group: u32,
     /// Open while a plan is performed.
     pool: Mutex<Option<Pool>>,
 }
@@ -58,7 +60,14 @@ impl Kernel {
     /// Opens nothing.
     pub fn new(netns_dir: &Path, run_dir: &Path) -> Self {
         let tag = format!("netns-monitor:{}:", run_dir.display());
-        Self { netns_dir: netns_dir.to_owned(), records: Records::new(run_dir), tag, pool: Mutex::new(None) }
+        let group = group(&tag);
+        Self {
+            netns_dir: netns_dir.to_owned(),
+            records: Records::new(run_dir),
+            tag,
+            group,
+            pool: Mutex::new(None),
+        }
     }
 
     /// Keeps connections open until what it returns is dropped: for a plan of many steps.
@@ -86,7 +95,7 @@ impl Kernel {
     /// # Errors
     /// What the kernel refused. A namespace that went meanwhile is left out.
     pub fn observe(&self, wanted: &BTreeSet<NsName>) -> anyhow::Result<Observed> {
-        let host = self.at(&Place::Host, async |session| session.links(&self.tag).await)?;
+        let host = self.at(&Place::Host, async |session| session.links(&self.tag, self.group).await)?;
         let mut names = wanted.clone();
         names.extend(self.records.names()?);
         let mut namespaces = BTreeMap::new();
@@ -102,7 +111,7 @@ impl Kernel {
         let looked = netns::inside(&self.netns_dir, name, || {
             let identity = netns::own_identity()?;
             let (links, routes) = session(async |session| {
-                let links = session.links(&self.tag).await?;
+                let links = session.links(&self.tag, self.group).await?;
                 let routes = session.routes(&links).await?;
                 Ok::<_, NetlinkError>((links, routes))
             })
@@ -216,12 +225,14 @@ impl Kernel {
 
     fn create_bridge(&self, name: &IfName, mtu: Option<u32>, mac: Option<MacAddr>) -> anyhow::Result<()> {
         let link = LinkId::host(name.clone());
-        let temporary = self.temporary(&link);
-        self.drop_unclaimed(&link.place, &temporary)?;
-        self.at(&link.place, async |session| session.add_bridge(&temporary, mtu, mac).await)?;
-        let claimed = self.claim(&link, &temporary, &link);
+        self.create(&[&link], || {
+            self.at(&link.place, async |session| {
+                session.add_bridge(name.as_str(), self.group, mtu, mac).await
+            })
+        })?;
+        let claimed = self.claim(&link, &link);
         if claimed.is_err() {
-            self.drop_unclaimed(&link.place, &temporary)?;
+            self.drop_unclaimed(&link)?;
         }
         claimed
     }
@@ -237,17 +248,14 @@ impl Kernel {
             Place::Netns(name) => Some(netns::file(&self.netns_dir, name)?),
             Place::Host => bail!("the end in the host's namespace comes first"),
         };
-        let (name_a, name_b) = (self.temporary(&a.link), self.temporary(&b.link));
-        self.drop_unclaimed(&a.link.place, &name_a)?;
-        self.drop_unclaimed(&b.link.place, &name_b)?;
-        self.at(&a.link.place, async |session| {
-            session.add_veth((a, &name_a), (b, &name_b), peer.as_ref().map(AsRawFd::as_raw_fd)).await
+        self.create(&[&a.link, &b.link], || {
+            let peer = peer.as_ref().map(AsRawFd::as_raw_fd);
+            self.at(&a.link.place, async |session| session.add_veth(a, b, self.group, peer).await)
         })?;
         drop(peer);
-        let claimed =
-            self.claim(&b.link, &name_b, &b.link).and_then(|()| self.claim(&a.link, &name_a, serves));
+        let claimed = self.claim(&b.link, &b.link).and_then(|()| self.claim(&a.link, serves));
         if claimed.is_err() {
-            self.drop_unclaimed(&a.link.place, &name_a)?;
+            self.drop_unclaimed(&a.link)?;
         }
         claimed
     }
@@ -256,53 +264,52 @@ impl Kernel {
         link.alias.as_ref().is_some_and(|alias| alias.starts_with(&self.tag))
     }
 
-    /// Gives a new link its name and its tag in one request: whatever has the name is tagged, also when we are killed
-    /// in between. (The kernel takes no alias when it makes a link.)
-    fn claim(&self, link: &LinkId, temporary: &str, serves: &LinkId) -> anyhow::Result<()> {
-        let alias = format!("{}{serves}", self.tag);
+    /// Made by us and killed before it was given its tag.
+    fn is_unclaimed(&self, link: &Found) -> bool {
+        link.group == self.group && link.alias.is_none()
+    }
+
+    /// Makes new links in our group, so that one which a crash leaves without its tag is known as ours. (The kernel takes
+    /// a group when it makes a link, but no alias; a rename instead would wait for an RCU grace period.)
+    fn create(&self, links: &[&LinkId], make: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
         let deadline = Instant::now() + NAME_FREE;
         loop {
-            let claimed = self.at(&link.place, async |session| {
-                let new = session.find(temporary).await?.context("the link just made is gone")?;
-                let name = link.name.as_str();
-                let change = |link: LinkMessageBuilder<LinkUnspec>| link.name(name).alias(alias.as_str());
-                match session.set_link(new.ifindex, change).await {
-                    Ok(()) => Ok(true),
-                    Err(error) if error.errno() == Some(libc::EEXIST) => {
-                        // A link whose namespace is being taken apart keeps its name a little, whether it is still seen
-                        // or not. One that is not ours keeps it for good.
-                        let taken = session.find(name).await?;
-                        let foreign = taken.is_some_and(|taken| !self.is_ours(&taken));
-                        let error =
-                            anyhow::Error::from(error).context(format!("cannot name the new link {link}"));
-                        if foreign { Err(error) } else { Ok(false) }
-                    }
-                    Err(error) => {
-                        Err(anyhow::Error::from(error).context(format!("cannot name the new link {link}")))
-                    }
+            let error = match make() {
+                Err(error) if is(&error, libc::EEXIST) => error,
+                made => return made,
+            };
+            // A link whose namespace is being taken apart keeps its name a little, whether it is still seen or not. One
+            // that is not ours keeps it for good.
+            for link in links {
+                self.drop_unclaimed(link)?;
+                let taken = self.at(&link.place, async |session| session.find(link.name.as_str()).await)?;
+                if taken.is_some_and(|taken| !self.is_ours(&taken)) {
+                    return Err(error.context(format!("cannot make {link}: it is there, and not ours")));
                 }
-            });
-            match claimed? {
-                true => return Ok(()),
-                false if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
-                false => bail!("the kernel does not let go of the name {link}"),
             }
+            if Instant::now() >= deadline {
+                return Err(error.context("the kernel does not let go of a name"));
+            }
+            thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// A name that no file can contain and that is the same every time, so that a link left behind by a crash before it
-    /// was claimed is found again; its first half says whose it is, for who does not know the link.
-    fn temporary(&self, link: &LinkId) -> String {
-        format!("{}{:07x}", self.temporary_prefix(), stable_hash(&format!("{}{link}", self.tag)) >> 36)
+    /// Tags a new link as ours.
+    fn claim(&self, link: &LinkId, serves: &LinkId) -> anyhow::Result<()> {
+        let alias = format!("{}{serves}", self.tag);
+        self.at(&link.place, async |session| {
+            let new = session.find(link.name.as_str()).await?.filter(|found| self.is_unclaimed(found));
+            let new = new.with_context(|| format!("the link just made, {link}, is gone"))?;
+            let tagged = session.set_link(new.ifindex, |link| link.alias(alias.as_str())).await;
+            tagged.with_context(|| format!("cannot tag the new link {link}"))
+        })
     }
 
-    fn temporary_prefix(&self) -> String {
-        format!("nm+{:04x}", stable_hash(&self.tag) >> 48)
-    }
-
-    fn drop_unclaimed(&self, place: &Place, temporary: &str) -> anyhow::Result<()> {
-        self.at(place, async |session| {
-            if let Some(found) = session.find(temporary).await? {
+    fn drop_unclaimed(&self, link: &LinkId) -> anyhow::Result<()> {
+        self.at(&link.place, async |session| {
+            if let Some(found) =
+                session.find(link.name.as_str()).await?.filter(|link| self.is_unclaimed(link))
+            {
                 session.delete_link(found.ifindex).await?;
             }
             Ok::<_, NetlinkError>(())
@@ -316,7 +323,7 @@ impl Kernel {
         };
         let deleted = self.at(&link.place, async |session| match session.find(link.name.as_str()).await? {
             None => Ok(()),
-            Some(found) if !self.is_ours(&found) => {
+            Some(found) if !self.is_ours(&found) && !self.is_unclaimed(&found) => {
                 bail!("{link} is not ours (its alias does not say so), it stays")
             }
             Some(found) => Ok(session.delete_link(found.ifindex).await?),
@@ -358,6 +365,11 @@ impl Kernel {
         });
         deleted.or_else(|error| if is(&error, libc::ESRCH) { Ok(()) } else { Err(error) })
     }
+}
+
+/// A number for the links of one run directory, out of the way of those people choose.
+fn group(tag: &str) -> u32 {
+    0x4000_0000 | (stable_hash(tag) >> 34) as u32
 }
 
 async fn output(session: &mut Session, route: &Route) -> anyhow::Result<Option<u32>> {

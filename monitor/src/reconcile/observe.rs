@@ -17,8 +17,13 @@ use crate::topology::{
 };
 
 impl Session {
-    /// Every link of this namespace with its addresses; owned are those whose alias starts with `tag`.
-    pub(super) async fn links(&mut self, tag: &str) -> Result<BTreeMap<IfName, ObservedLink>, NetlinkError> {
+    /// Every link of this namespace with its addresses; owned are those whose alias starts with `tag`, unclaimed those
+    /// of `group` without an alias.
+    pub(super) async fn links(
+        &mut self,
+        tag: &str,
+        group: u32,
+    ) -> Result<BTreeMap<IfName, ObservedLink>, NetlinkError> {
         let raw = self
             .dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| match message {
                 RouteNetlinkMessage::NewLink(link) => Some(link),
@@ -35,7 +40,9 @@ impl Session {
             raw.iter().filter_map(|link| Some((link.header.index, name_of(link)?))).collect();
         let mut links: BTreeMap<u32, (IfName, ObservedLink)> = raw
             .into_iter()
-            .filter_map(|link| Some((link.header.index, (name_of(&link)?, link_of(link, &names, tag)))))
+            .filter_map(|link| {
+                Some((link.header.index, (name_of(&link)?, link_of(link, &names, tag, group))))
+            })
             .collect();
         for (ifindex, address) in addresses {
             if let Some((_, link)) = links.get_mut(&ifindex) {
@@ -82,7 +89,8 @@ fn name_of(link: &LinkMessage) -> Option<IfName> {
     })
 }
 
-fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str) -> ObservedLink {
+fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str, group: u32) -> ObservedLink {
+    let mut tagged = false;
     let up = message.header.flags.contains(LinkFlags::Up);
     let mut link = ObservedLink {
         ifindex: message.header.index,
@@ -93,6 +101,7 @@ fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str) -> Ob
         running: false,
         bridge: None,
         owned: false,
+        unclaimed: false,
         peer_ifindex: None,
         addresses: Vec::new(),
         stats: LinkStats::default(),
@@ -106,7 +115,11 @@ fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str) -> Ob
                 link.running = up && matches!(state, State::Up | State::Unknown)
             }
             LinkAttribute::Controller(ifindex) => link.bridge = names.get(&ifindex).cloned(),
-            LinkAttribute::IfAlias(alias) => link.owned = alias.starts_with(tag),
+            LinkAttribute::IfAlias(alias) => {
+                tagged = true;
+                link.owned = alias.starts_with(tag);
+            }
+            LinkAttribute::Group(found) => link.unclaimed = found == group,
             LinkAttribute::Link(ifindex) => link.peer_ifindex = Some(ifindex),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(kind_of).unwrap_or(link.kind);
@@ -130,6 +143,7 @@ fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str) -> Ob
             _ => {}
         }
     }
+    link.unclaimed &= !tagged;
     link
 }
 

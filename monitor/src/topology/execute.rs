@@ -11,6 +11,19 @@ pub trait Perform {
     /// # Errors
     /// Nothing of the step may be left behind then.
     fn perform(&mut self, step: &Step) -> anyhow::Result<()>;
+
+    /// How many of these steps, from the first on, [`Perform::perform_together`] does at once.
+    fn together(&self, _steps: &[Step]) -> usize {
+        1
+    }
+
+    /// Performs steps that can be done in one go.
+    ///
+    /// # Errors
+    /// Nothing of them may be left behind then.
+    fn perform_together(&mut self, steps: &[Step]) -> anyhow::Result<()> {
+        steps.iter().try_for_each(|step| self.perform(step))
+    }
 }
 
 /// A step failed. Those before it were undone, as far as they could be.
@@ -54,19 +67,27 @@ pub fn execute(
     performer: &mut impl Perform,
     progress: &mut dyn FnMut(usize, &Step),
 ) -> Result<(), Box<ExecuteError>> {
-    for (index, step) in steps.iter().enumerate() {
-        progress(index, step);
-        if let Err(cause) = performer.perform(step) {
+    let mut index = 0;
+    while index < steps.len() {
+        let together = performer.together(&steps[index..]).clamp(1, steps.len() - index);
+        let now = &steps[index..index + together];
+        (index..).zip(now).for_each(|(index, step)| progress(index, step));
+        let done = match now {
+            [one] => performer.perform(one),
+            several => performer.perform_together(several),
+        };
+        if let Err(cause) = done {
             let (undone, left) = undo(&steps[..index], performer);
             return Err(Box::new(ExecuteError {
                 number: index + 1,
                 of: steps.len(),
-                step: step.clone(),
+                step: steps[index].clone(),
                 cause,
                 undone,
                 left,
             }));
         }
+        index += together;
     }
     Ok(())
 }

@@ -132,6 +132,8 @@ pub struct ObservedLink {
     pub bridge: Option<IfName>,
     /// Whether its alias says that this agent made it.
     pub owned: bool,
+    /// Whether this agent made it and was killed before it gave it its alias.
+    pub unclaimed: bool,
     /// Interface index of the other end of a veth pair, in its own namespace.
     pub peer_ifindex: Option<u32>,
     /// Addresses with prefix length, IPv6 link-local ones left out.

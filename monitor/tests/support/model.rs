@@ -123,6 +123,7 @@ impl Model {
             running: false,
             bridge: None,
             owned: kind != "loopback",
+            unclaimed: false,
             peer_ifindex: None,
             addresses: Vec::new(),
             stats: LinkStats::default(),

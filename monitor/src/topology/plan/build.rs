@@ -50,6 +50,9 @@ impl<'a> Plan<'a> {
     pub(super) fn bridge(&mut self, bridge: &Bridge) {
         let Bridge { name, subnets: _, gateways, mtu, mac } = bridge;
         let link = LinkId::host(name.clone());
+        if self.seen(&link).is_some_and(|seen| seen.unclaimed) {
+            self.removal.delete(&link, &mut self.steps);
+        }
         let seen = self.seen(&link);
         match seen {
             None => self.new_bridge(name, *mtu, *mac),

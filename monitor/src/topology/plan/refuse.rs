@@ -21,9 +21,9 @@ pub(super) fn foreign(desired: &Topology, observed: &Observed, peers: &Peers) ->
     let bridges = desired.bridges.iter().map(|bridge| LinkId::host(bridge.name.clone()));
     for link in bridges.chain(desired.ends().map(|end| end.link.clone())) {
         let Some(seen) = observed.link(&link) else { continue };
-        // The second end of a pair gets its tag after the pair was made; a crash in between leaves it with one.
+        // A pair gets its tags after it was made; a crash in between leaves it with one or none.
         let peer = peers.of(&link, seen).and_then(|peer| observed.link(peer));
-        let ours = seen.owned || peer.is_some_and(|peer| peer.owned);
+        let ours = seen.owned || seen.unclaimed || peer.is_some_and(|peer| peer.owned);
         if !ours || !matches!(seen.kind.as_str(), "bridge" | "veth") {
             return Err(PlanError::Foreign { what: format!("{} {link}", seen.kind) });
         }
@@ -41,7 +41,7 @@ pub(super) fn overlaps(desired: &Topology, observed: &Observed) -> Result<(), Pl
     let foreign: Vec<_> = observed
         .host
         .iter()
-        .filter(|(_, seen)| !seen.owned)
+        .filter(|(_, seen)| !seen.owned && !seen.unclaimed)
         .flat_map(|(owner, seen)| seen.addresses.iter().map(move |address| (owner, address)))
         .collect();
     for (link, wanted) in bridges.chain(ends) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     super::{
-        Observed,
+        Observed, ObservedLink,
         names::{IfName, LinkId, NsName, Place},
         step::Step,
     },
@@ -57,7 +57,7 @@ impl<'a> Removal<'a> {
             .collect();
         let goes = |link: &LinkId| matches!(&link.place, Place::Netns(name) if going.contains(name));
         for (link, seen) in peers::links(self.observed) {
-            if seen.owned && seen.kind == "veth" && (links(&link) || goes(&link)) {
+            if is_ours(seen) && seen.kind == "veth" && (links(&link) || goes(&link)) {
                 self.delete(&link, steps);
             }
         }
@@ -67,9 +67,14 @@ impl<'a> Removal<'a> {
         }
         steps.extend(going.into_iter().map(|name| Step::DeleteNetns { name: name.clone() }));
         for (name, seen) in &self.observed.host {
-            if seen.owned && seen.kind == "bridge" && bridges(name) {
+            if is_ours(seen) && seen.kind == "bridge" && bridges(name) {
                 self.delete(&LinkId::host(name.clone()), steps);
             }
         }
     }
+}
+
+/// Tagged, or left by a crash before it was: that one is as it was made, down and no port.
+fn is_ours(seen: &ObservedLink) -> bool {
+    seen.owned || (seen.unclaimed && !seen.up && seen.bridge.is_none())
 }

@@ -21,12 +21,12 @@ use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         RouteNetlinkMessage,
-        link::{InfoData, InfoVeth},
+        link::{InfoData, InfoKind, InfoVeth},
     },
     sys::{Socket, protocols::NETLINK_ROUTE},
 };
 
-use crate::wiring::{BRIDGE, Plan};
+use crate::wiring::{PREFIX, Plan, Segment};
 
 /// A veth gets the first free index of a new namespace, after `lo`.
 const ETH0: u32 = 2;
@@ -34,28 +34,32 @@ const LO: u32 = 1;
 
 pub(crate) fn build(plan: &Plan) -> Result<()> {
     let host = Socket::new(NETLINK_ROUTE)?;
-    let bridge = LinkMessageBuilder::<LinkBridge>::new(BRIDGE).up().build();
-    ask(&host, RouteNetlinkMessage::NewLink(bridge))?;
-    let bridge = if_nametoindex(BRIDGE)?;
-    ask(&host, address(bridge, plan.gateway, plan.prefix))?;
-    for (name, own) in &plan.namespaces {
+    plan.bridges.iter().try_for_each(|segment| build_segment(&host, segment))
+}
+
+fn build_segment(host: &Socket, segment: &Segment) -> Result<()> {
+    let Segment { bridge, gateway, namespaces } = segment;
+    let new = LinkMessageBuilder::<LinkBridge>::new(bridge).up().build();
+    ask(host, RouteNetlinkMessage::NewLink(new))?;
+    let bridge = if_nametoindex(bridge.as_str())?;
+    ask(host, address(bridge, *gateway))?;
+    for (name, own) in namespaces {
         let path = Path::new("/run/netns").join(name);
         let inside = thread::scope(|scope| scope.spawn(|| namespace(&path)).join());
         let inside = inside.map_err(|_panic| anyhow::anyhow!("a thread panicked"))??;
         let netns = File::open(&path)?;
         let peer =
             LinkMessageBuilder::<LinkUnspec>::new().name("eth0").setns_by_fd(netns.as_raw_fd()).build();
-        let pair =
-            LinkMessageBuilder::<LinkVeth>::new_with_info_kind(rtnetlink::packet_route::link::InfoKind::Veth)
-                .name(format!("{name}-eth0"))
-                .controller(bridge)
-                .up()
-                .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
-        ask(&host, RouteNetlinkMessage::NewLink(pair.build()))?;
-        ask(&inside, address(ETH0, *own, plan.prefix))?;
+        let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(format!("{name}-eth0"))
+            .controller(bridge)
+            .up()
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+        ask(host, RouteNetlinkMessage::NewLink(pair.build()))?;
+        ask(&inside, address(ETH0, *own))?;
         ask(&inside, up(LO))?;
         ask(&inside, up(ETH0))?;
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(plan.gateway).build();
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(*gateway).build();
         ask(&inside, RouteNetlinkMessage::NewRoute(route))?;
     }
     Ok(())
@@ -63,14 +67,17 @@ pub(crate) fn build(plan: &Plan) -> Result<()> {
 
 /// Deletes the names: the kernel takes the rest apart by itself.
 pub(crate) fn delete(plan: &Plan) -> Result<()> {
-    for (name, _) in &plan.namespaces {
-        let path = Path::new("/run/netns").join(name);
-        umount2(&path, MntFlags::MNT_DETACH)?;
-        fs::remove_file(&path)?;
-    }
     let host = Socket::new(NETLINK_ROUTE)?;
-    let bridge = LinkMessageBuilder::<LinkUnspec>::new().index(if_nametoindex(BRIDGE)?).build();
-    ask(&host, RouteNetlinkMessage::DelLink(bridge))
+    for Segment { bridge, gateway: _, namespaces } in &plan.bridges {
+        for (name, _) in namespaces {
+            let path = Path::new("/run/netns").join(name);
+            umount2(&path, MntFlags::MNT_DETACH)?;
+            fs::remove_file(&path)?;
+        }
+        let bridge = LinkMessageBuilder::<LinkUnspec>::new().index(if_nametoindex(bridge.as_str())?).build();
+        ask(&host, RouteNetlinkMessage::DelLink(bridge))?;
+    }
+    Ok(())
 }
 
 /// Makes a namespace at a path; what it returns is a netlink socket inside it.
@@ -85,8 +92,8 @@ fn up(ifindex: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(LinkMessageBuilder::<LinkUnspec>::new().index(ifindex).up().build())
 }
 
-fn address(ifindex: u32, address: Ipv4Addr, prefix: u8) -> RouteNetlinkMessage {
-    let message = AddressMessageBuilder::<Ipv4Addr>::new().index(ifindex).address(address, prefix);
+fn address(ifindex: u32, address: Ipv4Addr) -> RouteNetlinkMessage {
+    let message = AddressMessageBuilder::<Ipv4Addr>::new().index(ifindex).address(address, PREFIX);
     RouteNetlinkMessage::NewAddress(message.build())
 }
 

@@ -1,6 +1,9 @@
 //! `bench wiring [--namespaces N]`: namespaces with a veth on a bridge, an address, `lo` and a default route, built and
 //! deleted by us, by the bare system calls, by `ip` and by the CNI plugins, each on a host of its own, in one run.
 //!
+//! A hundred namespaces share a bridge: with more, the kernel's own neighbour discovery, which every bridge floods to every
+//! port, takes most of the time of all of them.
+//!
 //! Deleting is over when the kernel has nothing left: no name, no link, no namespace that a link still numbers.
 
 use std::{
@@ -23,7 +26,7 @@ use monitor_tests::{
 
 use crate::bare;
 
-pub(crate) const BRIDGE: &str = "nm0";
+const PORTS: usize = 100;
 /// How long deleting may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Times the bare system calls that building may take.
@@ -33,25 +36,46 @@ const BELOW_OTHERS: f64 = 5.0;
 /// Seconds that deleting a thousand may take.
 const DELETE: f64 = 10.0;
 
-/// What is built.
+/// What is built: bridges with their namespaces. Addresses are in the range for benchmarks (RFC 2544), a /24 for a bridge.
 pub(crate) struct Plan {
+    pub(crate) bridges: Vec<Segment>,
+}
+
+/// A bridge with its namespaces.
+pub(crate) struct Segment {
+    pub(crate) bridge: String,
     pub(crate) gateway: Ipv4Addr,
-    pub(crate) prefix: u8,
     /// Names and addresses.
     pub(crate) namespaces: Vec<(String, Ipv4Addr)>,
 }
 
+/// Of every segment.
+pub(crate) const PREFIX: u8 = 24;
+
 impl Plan {
-    /// In the range for benchmarks (RFC 2544).
     fn new(namespaces: usize) -> Result<Self> {
-        let network = u32::from(Ipv4Addr::new(198, 18, 0, 0));
-        ensure!((1..=8000).contains(&namespaces), "1 to 8000 namespaces");
-        let namespaces = (0..namespaces).map(|i| (format!("n{i}"), Ipv4Addr::from(network + 2 + i as u32)));
-        Ok(Self { gateway: Ipv4Addr::from(network + 1), prefix: 19, namespaces: namespaces.collect() })
+        ensure!((1..=10_000).contains(&namespaces), "1 to 10000 namespaces");
+        let numbers: Vec<usize> = (0..namespaces).collect();
+        let segment = |(index, numbers): (usize, &[usize])| {
+            let address = |host: usize| Ipv4Addr::new(198, 18, index as u8, host as u8);
+            let netns = |(host, number): (usize, &usize)| (format!("n{number}"), address(host + 2));
+            Segment {
+                bridge: format!("nm{index}"),
+                gateway: address(1),
+                namespaces: numbers.iter().enumerate().map(netns).collect(),
+            }
+        };
+        Ok(Self { bridges: numbers.chunks(PORTS).enumerate().map(segment).collect() })
     }
 
+    fn namespaces(&self) -> usize {
+        self.bridges.iter().map(|segment| segment.namespaces.len()).sum()
+    }
+}
+
+impl Segment {
     fn subnet(&self) -> String {
-        format!("198.18.0.0/{}", self.prefix)
+        format!("{}/{PREFIX}", Ipv4Addr::from(u32::from(self.gateway) & !0xff))
     }
 }
 
@@ -153,17 +177,19 @@ fn measure(contestant: &Contestant, plan: &Plan) -> Result<Figure> {
     Ok(Figure { name: contestant.name, build: build.as_secs_f64(), delete: start.elapsed().as_secs_f64() })
 }
 
-/// The first and the last namespace have what all shall have.
+/// The first and the last namespace of each bridge have what all shall have.
 fn check(plan: &Plan) -> Result<()> {
-    let ports = links().len() - 2;
-    ensure!(ports == plan.namespaces.len(), "{ports} links on the host");
-    for (name, _) in [plan.namespaces.first(), plan.namespaces.last()].into_iter().flatten() {
-        let address = ip(&format!("-n {name} -4 -br address show dev eth0"));
-        ensure!(address.contains("UP") && address.contains("198.18."), "{name}: {address}");
-        let route = ip(&format!("-n {name} route show default"));
-        ensure!(route.contains(&format!("via {}", plan.gateway)), "{name}: {route}");
-        let lo = ip(&format!("-n {name} -br link show dev lo"));
-        ensure!(lo.contains("LOOPBACK,UP"), "{name}: {lo}");
+    let ports = links().len() - 1 - plan.bridges.len();
+    ensure!(ports == plan.namespaces(), "{ports} links on the host");
+    for Segment { bridge: _, gateway, namespaces } in &plan.bridges {
+        for (name, own) in [namespaces.first(), namespaces.last()].into_iter().flatten() {
+            let address = ip(&format!("-n {name} -4 -br address show dev eth0"));
+            ensure!(address.contains("UP") && address.contains(&own.to_string()), "{name}: {address}");
+            let route = ip(&format!("-n {name} route show default"));
+            ensure!(route.contains(&format!("via {gateway}")), "{name}: {route}");
+            let lo = ip(&format!("-n {name} -br link show dev lo"));
+            ensure!(lo.contains("LOOPBACK,UP"), "{name}: {lo}");
+        }
     }
     Ok(())
 }
@@ -184,14 +210,17 @@ fn until_gone(start: Instant) -> Result<()> {
 }
 
 fn file(plan: &Plan) -> String {
-    let mut file = format!("[[bridge]]\nname = \"{BRIDGE}\"\nsubnet = \"{}\"\n", plan.subnet());
-    for (name, _) in &plan.namespaces {
-        let _always = write!(
-            file,
-            "[[namespace]]\nname = \"{name}\"\ninterface = [{{ name = \"eth0\", bridge = \"{BRIDGE}\" }}]\n\
-             route = [{{ to = \"default\", via = \"{}\" }}]\n",
-            plan.gateway
-        );
+    let mut file = String::new();
+    for segment in &plan.bridges {
+        let Segment { bridge, gateway, namespaces } = segment;
+        let _always = write!(file, "[[bridge]]\nname = \"{bridge}\"\nsubnet = \"{}\"\n", segment.subnet());
+        for (name, _) in namespaces {
+            let _always = write!(
+                file,
+                "[[namespace]]\nname = \"{name}\"\ninterface = [{{ name = \"eth0\", bridge = \"{bridge}\" }}]\n\
+                 route = [{{ to = \"default\", via = \"{gateway}\" }}]\n"
+            );
+        }
     }
     file
 }
@@ -205,25 +234,28 @@ fn ours(_plan: &Plan, attach: &str, verb: &str) -> Result<()> {
 }
 
 fn ip_build(plan: &Plan) -> Result<()> {
-    let Plan { gateway, prefix, namespaces } = plan;
-    ip(&format!("link add {BRIDGE} type bridge"));
-    ip(&format!("address add {gateway}/{prefix} dev {BRIDGE}"));
-    ip(&format!("link set {BRIDGE} up"));
-    for (name, address) in namespaces {
-        ip(&format!("netns add {name}"));
-        ip(&format!("link add {name}-eth0 type veth peer name eth0 netns {name}"));
-        ip(&format!("link set {name}-eth0 master {BRIDGE} up"));
-        ip(&format!("-n {name} link set lo up"));
-        ip(&format!("-n {name} address add {address}/{prefix} dev eth0"));
-        ip(&format!("-n {name} link set eth0 up"));
-        ip(&format!("-n {name} route add default via {gateway}"));
+    for Segment { bridge, gateway, namespaces } in &plan.bridges {
+        ip(&format!("link add {bridge} type bridge"));
+        ip(&format!("address add {gateway}/{PREFIX} dev {bridge}"));
+        ip(&format!("link set {bridge} up"));
+        for (name, address) in namespaces {
+            ip(&format!("netns add {name}"));
+            ip(&format!("link add {name}-eth0 type veth peer name eth0 netns {name}"));
+            ip(&format!("link set {name}-eth0 master {bridge} up"));
+            ip(&format!("-n {name} link set lo up"));
+            ip(&format!("-n {name} address add {address}/{PREFIX} dev eth0"));
+            ip(&format!("-n {name} link set eth0 up"));
+            ip(&format!("-n {name} route add default via {gateway}"));
+        }
     }
     Ok(())
 }
 
 fn ip_delete(plan: &Plan) -> Result<()> {
-    plan.namespaces.iter().for_each(|(name, _)| drop(ip(&format!("netns delete {name}"))));
-    ip(&format!("link delete {BRIDGE}"));
+    for Segment { bridge, gateway: _, namespaces } in &plan.bridges {
+        namespaces.iter().for_each(|(name, _)| drop(ip(&format!("netns delete {name}"))));
+        ip(&format!("link delete {bridge}"));
+    }
     Ok(())
 }
 
@@ -233,30 +265,34 @@ fn cni(plugin: &str) -> Option<PathBuf> {
 }
 
 fn cni_build(plan: &Plan) -> Result<()> {
-    for (name, _) in &plan.namespaces {
-        ip(&format!("netns add {name}"));
-        plugin(plan, name, "loopback", "ADD", "lo")?;
-        plugin(plan, name, "bridge", "ADD", "eth0")?;
+    for segment in &plan.bridges {
+        for (name, _) in &segment.namespaces {
+            ip(&format!("netns add {name}"));
+            plugin(segment, name, "loopback", "ADD", "lo")?;
+            plugin(segment, name, "bridge", "ADD", "eth0")?;
+        }
     }
     Ok(())
 }
 
 fn cni_delete(plan: &Plan) -> Result<()> {
-    for (name, _) in &plan.namespaces {
-        plugin(plan, name, "bridge", "DEL", "eth0")?;
-        ip(&format!("netns delete {name}"));
+    for segment in &plan.bridges {
+        for (name, _) in &segment.namespaces {
+            plugin(segment, name, "bridge", "DEL", "eth0")?;
+            ip(&format!("netns delete {name}"));
+        }
+        ip(&format!("link delete {}", segment.bridge));
     }
-    ip(&format!("link delete {BRIDGE}"));
     Ok(())
 }
 
 /// As a container runtime calls it: the configuration on standard input, the rest in the environment.
-fn plugin(plan: &Plan, netns: &str, kind: &str, verb: &str, interface: &str) -> Result<()> {
+fn plugin(segment: &Segment, netns: &str, kind: &str, verb: &str, interface: &str) -> Result<()> {
     let program = cni(kind).with_context(|| format!("no CNI plugin {kind}"))?;
     let config = serde_json::json!({
-        "cniVersion": "0.4.0", "name": "bench", "type": kind, "bridge": BRIDGE, "isGateway": true,
+        "cniVersion": "0.4.0", "name": segment.bridge, "type": kind, "bridge": segment.bridge, "isGateway": true,
         "ipam": {
-            "type": "host-local", "subnet": plan.subnet(), "gateway": plan.gateway.to_string(),
+            "type": "host-local", "subnet": segment.subnet(), "gateway": segment.gateway.to_string(),
             "routes": [{ "dst": "0.0.0.0/0" }], "dataDir": "/run/cni",
         },
     });
