@@ -21,7 +21,6 @@ use monitor::{
 };
 use monitor_tests::host::{TestHost, ip};
 use serde_json::Value;
-use serde_json::Value;
 
 fn kernel() -> Kernel {
     Kernel::new(Path::new("/run/netns"), Path::new("/run/netns-monitor"))

@@ -165,7 +165,7 @@ impl Model {
             Step::DeleteLink { link } => {
                 // What is gone is deleted, as for the agent.
                 let Ok(seen) = self.link(link) else { return Ok(()) };
-                ensure!(seen.owned, "a link that is not ours is deleted");
+                ensure!(seen.owned || seen.unclaimed, "a link that is not ours is deleted");
                 self.remove(link);
             }
             Step::SetBridge { link, from, to } => {
