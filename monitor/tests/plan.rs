@@ -422,7 +422,7 @@ fn what_a_crash_left_without_its_tag_is_made_anew_or_goes() {
     // Twin: not in the file, it goes while it is as it was made; in use it stays.
     let left = model.foreign_link("left0", "bridge");
     left.unclaimed = true;
-    assert_eq!(again(&file, &model), "ip link delete left0");
+    assert_eq!(again(&file, &model), "ip link delete left0\n");
     model.link(&host("left0")).expect("there").up = true;
     assert_eq!(again(&file, &model), "");
 }
