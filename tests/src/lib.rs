@@ -5,6 +5,7 @@ pub mod exposition;
 pub mod frames;
 pub mod host;
 pub mod http;
+pub mod killer;
 pub mod ledger;
 pub mod oracle;
 pub mod pid_namespace;
