@@ -34,6 +34,8 @@ pub struct NetnsSample {
     pub interfaces: Vec<InterfaceSample>,
     /// Totals of its interfaces that are gone.
     pub retired: Counts,
+    /// Packets that rules of ours dropped, by chain, see [`crate::topology::outside::DROPS`]; those it has.
+    pub drops: BTreeMap<&'static str, u64>,
 }
 
 /// Life-cycle of a namespace.

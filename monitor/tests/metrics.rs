@@ -294,6 +294,7 @@ fn sample() -> Sample {
     blue.inode = Some(4_026_532_001);
     blue.owned = true;
     blue.retired = counts(100);
+    blue.drops = [("isolation", 3), ("input", 0)].into();
     let mut eth0 = interface("eth0", Some(counts(0)));
     eth0.link = Some(link());
     blue.interfaces.push(eth0);
@@ -346,6 +347,7 @@ fn netns(label: &str) -> NetnsSample {
         owned: false,
         interfaces: Vec::new(),
         retired: Counts::default(),
+        drops: Default::default(),
     }
 }
 

@@ -120,8 +120,12 @@ fn every_step_made_to_fail_in_turn_is_named_and_the_steps_before_it_are_undone_i
             assert_eq!((error.number, error.of, &error.step), (failing + 1, steps.len(), &steps[failing]));
             assert_eq!((error.undone, error.left.len()), (undoing.len(), 0));
             let said = error.to_string();
-            let place =
-                format!("step {} of {} failed: `{}`: refused", failing + 1, steps.len(), steps[failing]);
+            let place = format!(
+                "step {} of {} failed: `{}`: refused",
+                failing + 1,
+                steps.len(),
+                line(&steps[failing])
+            );
             assert!(said.starts_with(&place), "{said}");
         }
     }
@@ -286,6 +290,8 @@ fn random_file(random: &mut Random) -> String {
         if random.one_in(3) {
             writeln!(file, "mtu = {}", 1400 + random.below(3) * 50).expect("a String takes everything");
         }
+        let (nat, isolate) = (random.one_in(3), random.one_in(3));
+        writeln!(file, "nat = {nat}\nisolate = {isolate}").expect("a String takes everything");
     }
     let namespaces = random.below(5);
     for netns in 0..namespaces {
@@ -309,6 +315,21 @@ fn random_file(random: &mut Random) -> String {
             }
         }
         writeln!(file, "interface = [{}]", on.join(", ")).expect("a String takes everything");
+        if !on.is_empty() && random.one_in(3) {
+            writeln!(file, "publish = [\"80{netns}0:80\", \"9{netns}00-9{netns}09:900-909/udp\"]")
+                .expect("a String takes everything");
+        }
+        if random.one_in(4) {
+            let policy = ["accept", "drop"][random.below(2) as usize];
+            writeln!(
+                file,
+                "firewall = {{ input = {{ policy = \"{policy}\", rule = [\"tcp dport 22 accept\"] }} }}"
+            )
+            .expect("a String takes everything");
+        }
+    }
+    if bridges == 2 && random.one_in(2) {
+        writeln!(file, "[[allow]]\nbetween = [\"br0\", \"br1\"]").expect("a String takes everything");
     }
     let mut pairs = String::new();
     for a in 0..namespaces {
@@ -374,4 +395,9 @@ fn meddle(model: &mut Model, random: &mut Random) {
     };
     // Some are impossible; then nothing happens.
     let _possible = model.apply(&change);
+}
+
+/// A transaction of nft is named by its first line.
+fn line(step: &Step) -> String {
+    step.to_string().lines().next().expect("a line").to_owned()
 }

@@ -14,6 +14,7 @@ use crate::{
     topology::{
         Observed, ObservedLink, ObservedNetns,
         names::{Cookie, IfName, NsName},
+        outside,
     },
 };
 
@@ -39,6 +40,7 @@ pub(super) fn assemble(observed: &Observed, readings: Readings, agent: AgentSamp
             owned: netns.owned,
             interfaces: interfaces_of(&ends, name, netns, readings),
             retired,
+            drops: outside::drops(observed, name),
         });
     }
     let mut labels: BTreeSet<String> = namespaces.iter().map(|netns| netns.label.clone()).collect();
@@ -61,6 +63,7 @@ pub(super) fn assemble(observed: &Observed, readings: Readings, agent: AgentSamp
                 .map(|reading| interface(reading.target.interface.clone(), Some(reading), None))
                 .collect(),
             retired,
+            drops: BTreeMap::new(),
         });
     }
     Sample { namespaces, gone, agent }

@@ -23,6 +23,7 @@ use crate::{
         Observed, Topology,
         execute::{self, Perform},
         names::{Cookie, IfName, LinkId, NsName, Place},
+        outside::Family,
         plan::{self, PlanOptions},
         step::Step,
     },
@@ -49,6 +50,8 @@ pub struct Engine {
     probes: Option<Probes>,
     /// A pass is one at a time.
     passing: Mutex<()>,
+    /// What was said of obstacles; it is not said again while it stays.
+    told: Mutex<Vec<String>>,
     /// A bpffs that this process mounted, to be unmounted when everything is removed.
     mounted: bool,
     _lock: RunLock,
@@ -121,6 +124,7 @@ impl Engine {
                 kernel,
                 probes: None,
                 passing,
+                told: Mutex::default(),
                 mounted: false,
                 _lock: lock,
             });
@@ -142,7 +146,7 @@ impl Engine {
                 None
             }
         };
-        Ok(Self { host: host.clone(), kernel, probes, passing, mounted, _lock: lock })
+        Ok(Self { host: host.clone(), kernel, probes, passing, told: Mutex::default(), mounted, _lock: lock })
     }
 
     /// The same kernel for who only looks.
@@ -172,10 +176,24 @@ impl Engine {
             observed = self.observe(topology).map_err(at("observe"))?;
             self.retire(&observed).map_err(at("retire"))?;
         }
+        self.tell(self.kernel.obstacles(topology, &observed));
         let attached = |link: &LinkId| observed.link(link).is_some_and(|link| link.attached);
         let wanted = topology.counted().filter(|_| self.host.attach.is_some());
         let unattached = wanted.filter(|link| !attached(link)).count();
         Ok(Pass { steps: steps.len(), observed, unattached })
+    }
+
+    /// Says what keeps packets from their way, once for as long as it stays so.
+    fn tell(&self, obstacles: Vec<String>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        obstacles.iter().filter(|obstacle| !told.contains(obstacle)).for_each(|obstacle| warn!("{obstacle}"));
+        told.iter().filter(|old| !obstacles.contains(old)).for_each(|old| info!("no longer: {old}"));
+        *told = obstacles;
+    }
+
+    /// The name of nft tables of ours.
+    pub fn table(&self) -> &str {
+        self.kernel.table()
     }
 
     /// Removes what the file names and we made. When nothing of ours is left after that, the counts go too.
@@ -345,6 +363,15 @@ impl Look {
         Ok(View { observed, sample })
     }
 
+    /// What nft lists of a namespace's own rules, as far as they are of ours.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn rules(&self, netns: &str) -> Result<Option<String>, Failure> {
+        let name = netns.parse::<NsName>().map_err(anyhow::Error::from)?;
+        Ok(self.kernel.rules(&Place::Netns(name), Family::Inet)?)
+    }
+
     /// What the pins say is counted.
     fn attached(&self) -> Vec<Attached> {
         let readings = pins(&self.host).and_then(|dir| probe::look(&dir).ok()).unwrap_or_default();
@@ -375,6 +402,13 @@ impl Perform for Performer<'_> {
             Step::Attach { link } => {
                 if let Err(error) = self.engine.attach(self.topology, link) {
                     warn!("{link} is not counted: {error:#}");
+                }
+                Ok(())
+            }
+            // The rest is wired all the same, where /proc/sys cannot be written to.
+            Step::TurnOn { .. } => {
+                if let Err(error) = self.engine.kernel.perform(step) {
+                    warn!("{error:#}: do it yourself: {step}");
                 }
                 Ok(())
             }

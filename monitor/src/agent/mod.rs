@@ -186,7 +186,8 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
 
     let netns_dir = host.netns_dir.clone();
     let engine = Arc::new(blocking(move || Engine::open(&host)).await??);
-    let mut events = Watch::new(&netns_dir, source.file()).context("cannot watch the kernel for changes")?;
+    let mut events = Watch::new(&netns_dir, source.file(), engine.table())
+        .context("cannot watch the kernel for changes")?;
     let state = Arc::new(State::new(Arc::clone(&engine)));
     if let Some(logger) = engine.take_logger() {
         tokio::spawn(forward(logger));
@@ -300,7 +301,7 @@ fn note(change: Change, source: &Source, state: &State, topology: &mut Topology)
             warn!("netlink overran: events were lost, looking at everything anew");
             state.count_overrun();
         }
-        Change::Netlink | Change::Netns => {}
+        Change::Netlink | Change::Netfilter | Change::Netns => {}
     }
 }
 

@@ -113,5 +113,6 @@ pub(super) fn to_json(netns: &NetnsSample) -> serde_json::Value {
         "ours": netns.owned,
         "interfaces": interfaces,
         "counts": counts_json(netns.counts().as_ref()),
+        "firewall_drops": netns.drops,
     })
 }

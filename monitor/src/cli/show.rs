@@ -26,7 +26,8 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<(), Failure> {
-    let view = Engine::look(&global.host())?.view()?;
+    let look = Engine::look(&global.host())?;
+    let view = look.view()?;
     let Some(sample) = view.sample.namespaces.iter().find(|found| found.label == *netns) else {
         let known: Vec<_> = view.sample.namespaces.iter().map(|netns| netns.label.as_str()).collect();
         let known = if known.is_empty() {
@@ -44,7 +45,11 @@ pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<
         .map(|(_, observed)| observed);
     match json {
         true => print(&format!("{:#}\n", as_json(sample, observed))),
-        false => print(&as_text(sample, observed)),
+        false => {
+            let rules = observed.filter(|observed| observed.table.is_some());
+            let rules = rules.and_then(|_| look.rules(netns).transpose()).transpose()?;
+            print(&as_text(sample, observed, rules.as_deref()))
+        }
     }
 }
 
@@ -74,7 +79,7 @@ fn addresses(link: &crate::topology::ObservedLink) -> serde_json::Value {
     json!(link.addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
-fn as_text(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String {
+fn as_text(sample: &NetnsSample, observed: Option<&ObservedNetns>, rules: Option<&str>) -> String {
     let inode = sample.inode.map_or_else(|| "unknown".to_owned(), |inode| inode.to_string());
     let ours = if sample.owned { "made by netns-monitor" } else { "not made by netns-monitor" };
     let mut text = format!(
@@ -88,6 +93,14 @@ fn as_text(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String {
         observed.map_or_else(Vec::new, |observed| observed.routes.iter().map(ToString::to_string).collect());
     if !routes.is_empty() {
         text.push_str(&format!("\nroutes beside those of its addresses\n  {}\n", routes.join("\n  ")));
+    }
+    if !sample.drops.is_empty() {
+        let drops: Vec<_> =
+            sample.drops.iter().map(|(chain, packets)| format!("{chain} {packets}")).collect();
+        text.push_str(&format!("\npackets dropped by rules of the file\n  {}\n", drops.join("  ")));
+    }
+    if let Some(rules) = rules {
+        text.push_str(&format!("\nits own rules\n{rules}"));
     }
     if let Some(counts) = sample.counts() {
         let rows = classes(&counts).into_iter().map(|(name, numbers)| {

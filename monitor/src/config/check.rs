@@ -3,6 +3,7 @@
 
 mod address;
 mod build;
+mod outside;
 mod route;
 
 use std::{
@@ -63,7 +64,14 @@ pub(super) fn check(written: &file::File, report: Report<'_>) -> Topology {
         if check.said > said {
             check.doubtful.insert(name.clone());
         }
-        topology.namespaces.push(Namespace { name, lo_up: namespace.lo == file::Lo::Up, routes: Vec::new() });
+        let firewall = check.firewall(&namespace.firewall);
+        topology.namespaces.push(Namespace {
+            name,
+            lo_up: namespace.lo == file::Lo::Up,
+            routes: Vec::new(),
+            publish: Vec::new(),
+            firewall,
+        });
     }
     for veth in &written.veth {
         let said = check.said;
@@ -75,6 +83,13 @@ pub(super) fn check(written: &file::File, report: Report<'_>) -> Topology {
     }
     check.inside_names(written, &topology);
     check.pools(written, &topology);
+    let isolated: BTreeSet<IfName> =
+        topology.bridges.iter().filter(|bridge| bridge.isolate).map(|bridge| bridge.name.clone()).collect();
+    for veth in &mut topology.veths {
+        veth.a.isolated = veth.a.bridge.as_ref().is_some_and(|bridge| isolated.contains(bridge));
+    }
+    check.published(written, &mut topology);
+    topology.allow = written.allow.iter().filter_map(|allow| check.allow(allow, &topology)).collect();
     let mut ends: BTreeMap<&NsName, Vec<&End>> = BTreeMap::new();
     for end in topology.ends() {
         if let Place::Netns(netns) = &end.link.place {
@@ -189,7 +204,7 @@ impl Check<'_> {
     }
 
     fn bridge(&mut self, written: &file::Bridge) -> Option<Bridge> {
-        let file::Bridge { name, subnet, gateway, mtu, mac } = written;
+        let file::Bridge { name, subnet, gateway, mtu, mac, nat, isolate } = written;
         let subnets = subnet.as_ref().map(|subnet| self.subnets(subnet)).unwrap_or_default();
         let gateways = self.gateways(gateway.as_ref(), &subnets);
         let mac = self.mac(mac.as_ref(), &format!("bridge {}", name.get_ref().escape_debug()));
@@ -200,7 +215,14 @@ impl Check<'_> {
             self.network(&at, *subnet, format!("bridge {name_}"));
         }
         self.bridges.insert(name_.clone(), (subnets.clone(), gateways.clone()));
-        Some(Bridge { name: name_, subnets, gateways, mtu, mac })
+        if let Some(nat) = nat.as_ref().filter(|nat| *nat.get_ref() && subnet.is_none()) {
+            let what = format!(
+                "bridge {name_} has no subnet whose packets could get the host's address: give it one"
+            );
+            self.say(nat.span(), what);
+        }
+        let nat = nat.as_ref().is_some_and(|nat| *nat.get_ref());
+        Some(Bridge { name: name_, subnets, gateways, mtu, mac, nat, isolate: *isolate })
     }
 
     /// Networks on the host must not overlap, or packets go the wrong way.

@@ -22,6 +22,9 @@ pub(super) struct File {
     /// Veth pairs written out: between the host and a namespace, or between two namespaces.
     #[schemars(default)]
     pub(super) veth: Vec<Veth>,
+    /// Pairs of bridges or namespaces that may talk to each other although they are kept apart.
+    #[schemars(default)]
+    pub(super) allow: Vec<Allow>,
 }
 
 /// A bridge in the host's namespace.
@@ -43,6 +46,58 @@ pub(super) struct Bridge {
     /// MAC address, such as "02:00:00:00:00:01".
     #[schemars(with = "Option<String>")]
     pub(super) mac: Option<Spanned<String>>,
+    /// Whether what leaves the host from its subnets has the host's address, and nothing comes in unless it is published.
+    #[serde(default)]
+    #[schemars(with = "bool", default)]
+    pub(super) nat: Option<Spanned<bool>>,
+    /// Whether its ports are kept apart from each other.
+    #[serde(default)]
+    pub(super) isolate: bool,
+}
+
+/// Two that may talk to each other.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Allow {
+    /// Names of two bridges or namespaces.
+    #[schemars(with = "[String; 2]")]
+    pub(super) between: Spanned<Vec<Spanned<String>>>,
+}
+
+/// Rules inside a namespace, as `nft add rule` takes them.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Firewall {
+    /// For packets to the namespace.
+    pub(super) input: Option<Chain>,
+    /// For packets through it.
+    pub(super) forward: Option<Chain>,
+    /// For packets from it.
+    pub(super) output: Option<Chain>,
+}
+
+/// Rules at one hook.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Chain {
+    /// What becomes of packets that no rule decides.
+    #[serde(default)]
+    pub(super) policy: Policy,
+    /// Rules in order, such as "tcp dport 80 accept".
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", default)]
+    pub(super) rule: Vec<Spanned<String>>,
+}
+
+/// What becomes of packets that no rule decides.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Policy {
+    /// They pass.
+    #[default]
+    Accept,
+    /// They are dropped, and counted.
+    Drop,
 }
 
 /// A network namespace.
@@ -61,6 +116,12 @@ pub(super) struct Namespace {
     /// Routes beside those that come with addresses.
     #[serde(default)]
     pub(super) route: Vec<Route>,
+    /// Ports of the host whose traffic it gets: "8080:80", "127.0.0.1:8080:80/tcp", "9000-9010:9000-9010/udp".
+    #[schemars(with = "Option<OneOrMany>")]
+    pub(super) publish: Option<Spanned<OneOrMany>>,
+    /// Rules of its own.
+    #[serde(default)]
+    pub(super) firewall: Firewall,
 }
 
 /// State of a loopback interface.

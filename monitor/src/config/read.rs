@@ -23,11 +23,14 @@ pub(super) fn read(text: &str, report: Report<'_>) -> File {
             "bridge" => file.bridge = tables(value, report),
             "namespace" => file.namespace = tables(value, report),
             "veth" => file.veth = tables(value, report),
+            "allow" => file.allow = tables(value, report),
             other => {
                 let other = other.escape_debug();
                 report(
                     key.span(),
-                    format!("unknown field `{other}`, expected one of `bridge`, `namespace`, `veth`"),
+                    format!(
+                        "unknown field `{other}`, expected one of `allow`, `bridge`, `namespace`, `veth`"
+                    ),
                 );
             }
         }

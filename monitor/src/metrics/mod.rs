@@ -8,6 +8,7 @@
 //! each collector whether it succeeded and how long it took.
 
 mod agent;
+mod firewall;
 mod interface;
 mod namespace;
 mod process;
@@ -55,6 +56,7 @@ pub const COLLECTORS: &[Collector] = &[
     tcp::COLLECTOR,
     interface::COLLECTOR,
     namespace::COLLECTOR,
+    firewall::COLLECTOR,
     retired::COLLECTOR,
     agent::COLLECTOR,
     process::COLLECTOR,

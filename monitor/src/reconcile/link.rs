@@ -13,7 +13,10 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressMessage},
-        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage},
+        link::{
+            InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+            LinkMessage,
+        },
         route::{RouteAttribute, RouteMessage, RouteScope},
     },
 };
@@ -126,6 +129,15 @@ impl Session {
     ) -> Result<(), NetlinkError> {
         let message = change(LinkMessageBuilder::<LinkUnspec>::new().index(ifindex)).build();
         self.request(RouteNetlinkMessage::SetLink(message), 0).await
+    }
+
+    /// Keeps a port of a bridge apart from its other isolated ports, or not.
+    pub(super) async fn set_isolated(&mut self, ifindex: u32, on: bool) -> Result<(), NetlinkError> {
+        let data = InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(on)]);
+        let link = LinkMessageBuilder::<LinkUnspec>::new().index(ifindex);
+        let message = link.set_port_kind(InfoPortKind::Bridge).set_port_data(data).build();
+        // RTM_SETLINK takes no data of ports.
+        self.request(RouteNetlinkMessage::NewLink(message), 0).await
     }
 
     pub(super) async fn add_address(&mut self, ifindex: u32, address: IpNet) -> Result<(), NetlinkError> {

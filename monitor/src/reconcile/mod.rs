@@ -1,9 +1,13 @@
 //! The kernel's wiring: looking at it, and performing steps. Blocking; nothing stays open in between.
 
 mod bulk;
+mod knob;
 mod leftover;
 mod link;
+mod nft;
 mod observe;
+mod obstacle;
+mod outside;
 mod session;
 pub mod watch;
 
@@ -18,11 +22,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-pub use self::{leftover::Leftover, session::NetlinkError};
 use self::{
+    knob::Before,
     link::Found,
     session::{Pool, Session, session},
 };
+pub use self::{leftover::Leftover, session::NetlinkError};
 use crate::{
     netns::{self, NetnsError, Records},
     topology::{
@@ -43,6 +48,9 @@ pub struct Kernel {
     tag: String,
     /// The device group that links of ours are made in.
     group: u32,
+    /// The name of nft tables of ours.
+    table: String,
+    before: Before,
     /// Open while a plan is performed.
     pool: Mutex<Option<Pool>>,
 }
@@ -66,6 +74,8 @@ impl Kernel {
             records: Records::new(run_dir),
             tag,
             group,
+            table: nft::table_name(run_dir),
+            before: Before::new(run_dir),
             pool: Mutex::new(None),
         }
     }
@@ -77,6 +87,11 @@ impl Kernel {
     pub fn performing(&self) -> Result<Performing<'_>, NetlinkError> {
         *self.pool() = Some(Pool::new()?);
         Ok(Performing(self))
+    }
+
+    /// The name of nft tables of ours: an event that has it concerns us.
+    pub fn table(&self) -> &str {
+        &self.table
     }
 
     fn pool(&self) -> MutexGuard<'_, Option<Pool>> {
@@ -104,7 +119,8 @@ impl Kernel {
                 namespaces.insert(name, netns);
             }
         }
-        Ok(Observed { host, namespaces })
+        let outside = self.outside(&host)?;
+        Ok(Observed { host, namespaces, outside })
     }
 
     fn observe_netns(&self, name: &NsName) -> anyhow::Result<Option<ObservedNetns>> {
@@ -118,7 +134,8 @@ impl Kernel {
             .with_context(|| format!("cannot look into namespace {name}"))?;
             let owned = self.records.owns(name, identity.cookie);
             let netns::Identity { cookie, inode } = identity;
-            anyhow::Ok(ObservedNetns { cookie, inode, owned, links, routes })
+            let table = if owned { self.table_inside()? } else { None };
+            anyhow::Ok(ObservedNetns { cookie, inode, owned, links, routes, table })
         });
         match looked {
             Ok(netns) => netns.map(Some),
@@ -180,6 +197,13 @@ impl Kernel {
             }
             Step::AddRoute { place, route } => self.add_route(place, route),
             Step::DeleteRoute { place, route } => self.delete_route(place, route),
+            Step::SetIsolated { link, on } => {
+                self.on(link, async |session, ifindex| session.set_isolated(ifindex, *on).await)
+            }
+            Step::SetTable { id, name, script, update } => self.set_table(id, name, script, update.as_ref()),
+            Step::DeleteTable { id, name } => self.delete_table(id, name),
+            Step::TurnOn { link, knob } => self.before.turn_on(link, *knob),
+            Step::PutBack { link, knob, to } => self.before.put_back(link, *knob, *to),
             Step::Attach { link } => bail!("attaching to {link} is not done here"),
         }
     }

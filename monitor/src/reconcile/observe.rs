@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage, AddressScope},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
+    link::{InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 
@@ -100,6 +100,7 @@ fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str, group
         up,
         running: false,
         bridge: None,
+        isolated: false,
         owned: false,
         unclaimed: false,
         peer_ifindex: None,
@@ -123,6 +124,7 @@ fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str, group
             LinkAttribute::Link(ifindex) => link.peer_ifindex = Some(ifindex),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(kind_of).unwrap_or(link.kind);
+                link.isolated = infos.iter().any(is_isolated);
             }
             LinkAttribute::Stats64(stats) => {
                 link.stats = LinkStats {
@@ -152,6 +154,10 @@ fn kind_of(info: &LinkInfo) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     }
+}
+
+fn is_isolated(info: &LinkInfo) -> bool {
+    matches!(info, LinkInfo::PortData(InfoPortData::BridgePort(data)) if data.contains(&InfoBridgePort::Isolated(true)))
 }
 
 /// The link's index and the address with its prefix length. Link-local addresses are the kernel's own.

@@ -18,13 +18,18 @@ use nix::sys::{
         sockopt::{RcvBuf, RcvBufForce},
     },
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::{
+    Interest,
+    unix::{AsyncFd, AsyncFdReadyGuard},
+};
 
 /// What changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A link, address or route of the host.
     Netlink,
+    /// A table of ours.
+    Netfilter,
     /// A name in the directory of namespaces.
     Netns,
     /// The file.
@@ -36,12 +41,18 @@ pub enum Change {
 /// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE` of
 /// `include/uapi/linux/rtnetlink.h`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// `NFNLGRP_NFTABLES` of `include/uapi/linux/netfilter/nfnetlink.h`, as a bit.
+const NFTABLES: u32 = 1 << (7 - 1);
 /// Room for a burst of about 1,800 veth pairs; the default is good for 50.
 const BUFFER: usize = 8 << 20;
 
 /// An open ear. Held on the host's namespace only.
 pub struct Watch {
     netlink: AsyncFd<OwnedFd>,
+    /// Absent where the kernel has no nf_tables.
+    nftables: Option<AsyncFd<OwnedFd>>,
+    /// The name of our tables.
+    table: String,
     inotify: AsyncFd<Ear>,
     netns: WatchDescriptor,
     file: Option<(WatchDescriptor, OsString)>,
@@ -52,14 +63,9 @@ impl Watch {
     ///
     /// # Errors
     /// The kernel gave no socket or watch.
-    pub fn new(netns_dir: &Path, file: Option<&Path>) -> io::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let netlink = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-        if setsockopt(&netlink, RcvBufForce, &BUFFER).is_err() {
-            // Without CAP_NET_ADMIN as far as net.core.rmem_max goes; the rest shows as overruns.
-            setsockopt(&netlink, RcvBuf, &BUFFER)?;
-        }
-        bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+    pub fn new(netns_dir: &Path, file: Option<&Path>, table: &str) -> io::Result<Self> {
+        let netlink = listen(SockProtocol::NetlinkRoute, GROUPS)?;
+        let nftables = listen(SockProtocol::NetlinkNetFilter, NFTABLES).and_then(register).ok();
 
         std::fs::create_dir_all(netns_dir)?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
@@ -76,7 +82,14 @@ impl Watch {
             }
             None => None,
         };
-        Ok(Self { netlink: register(netlink)?, inotify: register(Ear(inotify))?, netns, file })
+        Ok(Self {
+            netlink: register(netlink)?,
+            nftables,
+            table: table.to_owned(),
+            inotify: register(Ear(inotify))?,
+            netns,
+            file,
+        })
     }
 
     /// Waits for the next change; everything that is pending then is taken together.
@@ -85,7 +98,15 @@ impl Watch {
             let change = tokio::select! {
                 ready = self.netlink.readable() => match ready {
                     Ok(mut ready) => {
-                        let change = drain(&self.netlink);
+                        let change = drain(self.netlink.get_ref(), Change::Netlink, None);
+                        ready.clear_ready();
+                        change
+                    }
+                    Err(_) => Some(Change::Overrun),
+                },
+                ready = readable(self.nftables.as_ref()) => match ready {
+                    Ok(mut ready) => {
+                        let change = drain(ready.get_inner(), Change::Netfilter, Some(&self.table));
                         ready.clear_ready();
                         change
                     }
@@ -134,6 +155,26 @@ impl Watch {
     }
 }
 
+/// A socket that hears these groups.
+fn listen(protocol: SockProtocol, groups: u32) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    if setsockopt(&socket, RcvBufForce, &BUFFER).is_err() {
+        // Without CAP_NET_ADMIN as far as net.core.rmem_max goes; the rest shows as overruns.
+        setsockopt(&socket, RcvBuf, &BUFFER)?;
+    }
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(socket)
+}
+
+/// Never, where there is no socket.
+async fn readable(socket: Option<&AsyncFd<OwnedFd>>) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    match socket {
+        Some(socket) => socket.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
 #[expect(
     deprecated,
     reason = "what its unsafe successor asks for holds: both types own their descriptor for life"
@@ -157,17 +198,20 @@ impl AsRawFd for Ear {
     }
 }
 
-/// Reads events off the socket until there are none. `ENOBUFS` says that some were lost.
-fn drain(socket: &AsyncFd<OwnedFd>) -> Option<Change> {
+/// Reads events off the socket until there are none; only those with the name count, where one is given. `ENOBUFS` says
+/// that some were lost.
+fn drain(socket: &OwnedFd, meaning: Change, named: Option<&str>) -> Option<Change> {
     let mut buffer = vec![0; 1 << 16];
     let mut change = None;
     loop {
-        match recv(
-            socket.get_ref().as_fd().as_raw_fd(),
-            &mut buffer,
-            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC,
-        ) {
-            Ok(_) => change = change.or(Some(Change::Netlink)),
+        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
+            Ok(length) => {
+                let event = &buffer[..length.min(buffer.len())];
+                let has = |name: &str| event.windows(name.len()).any(|part| part == name.as_bytes());
+                if named.is_none_or(has) {
+                    change = change.or(Some(meaning));
+                }
+            }
             Err(nix::Error::ENOBUFS) => change = Some(Change::Overrun),
             Err(nix::Error::EINTR) => {}
             Err(_) => return change,

@@ -4,6 +4,7 @@
 mod allocate;
 pub mod execute;
 pub mod names;
+pub mod outside;
 pub mod plan;
 pub mod step;
 
@@ -11,7 +12,10 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use self::names::{Cookie, IfName, LinkId, MacAddr, NsName, Place};
+use self::{
+    names::{Cookie, IfName, LinkId, MacAddr, NsName, Place},
+    outside::{Chain, ObservedTable, Outside, Party, Publish},
+};
 
 /// Everything one file asks for, valid by construction: names are unique and well-formed, every reference
 /// resolves, addresses do not collide. In the order of the file.
@@ -23,6 +27,8 @@ pub struct Topology {
     pub namespaces: Vec<Namespace>,
     /// Every veth pair: those written as `[[veth]]`, and one for each `interface` of a namespace.
     pub veths: Vec<Veth>,
+    /// Pairs that may talk to each other all the same.
+    pub allow: Vec<[Party; 2]>,
 }
 
 /// A bridge in the host's namespace.
@@ -38,6 +44,10 @@ pub struct Bridge {
     pub mtu: Option<u32>,
     /// MAC address; the kernel's choice when absent.
     pub mac: Option<MacAddr>,
+    /// Whether what leaves the host from its subnets has the host's address.
+    pub nat: bool,
+    /// Whether its ports are kept apart from each other.
+    pub isolate: bool,
 }
 
 /// A network namespace.
@@ -49,6 +59,10 @@ pub struct Namespace {
     pub lo_up: bool,
     /// Routes beside those the kernel makes for addresses.
     pub routes: Vec<Route>,
+    /// Ports of the host whose traffic it gets.
+    pub publish: Vec<Publish>,
+    /// Its own rules.
+    pub firewall: Vec<Chain>,
 }
 
 /// A route in the main table of a namespace.
@@ -82,6 +96,8 @@ pub struct End {
     pub pools: Vec<IpNet>,
     /// Bridge this end is a port of (host ends only).
     pub bridge: Option<IfName>,
+    /// Whether that port is kept apart from others.
+    pub isolated: bool,
     /// MAC address; the kernel's choice when absent.
     pub mac: Option<MacAddr>,
     /// MTU in bytes; the kernel's default when absent.
@@ -96,6 +112,8 @@ pub struct Observed {
     pub host: BTreeMap<IfName, ObservedLink>,
     /// Namespaces by name.
     pub namespaces: BTreeMap<NsName, ObservedNetns>,
+    /// The host's rules and switches.
+    pub outside: Outside,
 }
 
 /// A namespace as the kernel has it.
@@ -111,6 +129,8 @@ pub struct ObservedNetns {
     pub links: BTreeMap<IfName, ObservedLink>,
     /// Routes of the main table, those the kernel made itself (`proto kernel`) left out.
     pub routes: Vec<Route>,
+    /// Its own rules, as far as they are of ours.
+    pub table: Option<ObservedTable>,
 }
 
 /// A link as the kernel has it.
@@ -130,6 +150,8 @@ pub struct ObservedLink {
     pub running: bool,
     /// Name of the bridge it is a port of.
     pub bridge: Option<IfName>,
+    /// Whether the bridge keeps it apart from other such ports (`BR_ISOLATED`).
+    pub isolated: bool,
     /// Whether its alias says that this agent made it.
     pub owned: bool,
     /// Whether this agent made it and was killed before it gave it its alias.

@@ -8,6 +8,7 @@
 //! a port that joins in the same pass, and the next pass sets it for good. The kernel does not show which MTU it keeps.
 
 mod build;
+mod outside;
 mod peers;
 mod refuse;
 mod remove;
@@ -79,6 +80,8 @@ pub fn plan(desired: &Topology, observed: &Observed, options: PlanOptions) -> Re
     let links: BTreeSet<&LinkId> = desired.ends().map(|end| &end.link).collect();
     let namespaces: BTreeSet<&NsName> = desired.namespaces.iter().map(|netns| &netns.name).collect();
     let bridges: BTreeSet<&IfName> = desired.bridges.iter().map(|bridge| &bridge.name).collect();
+    let outside = outside::Change::new(desired, observed, &addresses);
+    outside.put_back(&mut steps);
     let mut removal = Removal::new(observed, &peers);
     removal.sweep(
         &|link| !links.contains(link),
@@ -86,12 +89,15 @@ pub fn plan(desired: &Topology, observed: &Observed, options: PlanOptions) -> Re
         &|name| !bridges.contains(name),
         &mut steps,
     );
-    let mut plan = Plan::new(observed, options, addresses, removal, steps);
+    let mut plan = Plan::new(observed, options, addresses, removal, outside.excepted(desired), steps);
     plan.namespaces(desired);
+    // Before anything that the rules are about can send.
+    outside.tables(&mut plan.steps);
     desired.bridges.iter().for_each(|bridge| plan.bridge(bridge));
     desired.veths.iter().for_each(|veth| plan.veth(veth));
     plan.loopbacks(desired);
     plan.routes(desired);
+    outside.turn_on(&mut plan.steps);
     Ok(plan.steps)
 }
 
@@ -101,6 +107,14 @@ pub fn teardown(desired: &Topology, observed: &Observed) -> Vec<Step> {
     let namespaces: BTreeSet<&NsName> = desired.namespaces.iter().map(|netns| &netns.name).collect();
     let bridges: BTreeSet<&IfName> = desired.bridges.iter().map(|bridge| &bridge.name).collect();
     let mut steps = Vec::new();
+    let stays = observed
+        .host
+        .iter()
+        .any(|(name, link)| link.owned && link.kind == "bridge" && !bridges.contains(name))
+        || observed.namespaces.iter().any(|(name, netns)| netns.owned && !namespaces.contains(name));
+    if !stays {
+        outside::teardown(observed, &mut steps);
+    }
     Removal::new(observed, &Peers::new(observed)).sweep(
         &|link| links.contains(link),
         &|name| namespaces.contains(name),
@@ -113,6 +127,7 @@ pub fn teardown(desired: &Topology, observed: &Observed) -> Vec<Step> {
 /// The steps that remove everything we made.
 pub fn teardown_all(observed: &Observed) -> Vec<Step> {
     let mut steps = Vec::new();
+    outside::teardown(observed, &mut steps);
     Removal::new(observed, &Peers::new(observed)).sweep(&|_| true, &|_| true, &|_| true, &mut steps);
     steps
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{
     Route,
     names::{IfName, LinkId, MacAddr, NsName, Place},
+    outside::{Knob, Script, TableId},
 };
 
 /// One change. Steps carry names, never handles or indexes, so a plan needs no result of an earlier step.
@@ -113,6 +114,56 @@ pub enum Step {
         /// Which.
         route: Route,
     },
+    /// Keep a port apart from the other isolated ports of its bridge, or not.
+    SetIsolated {
+        /// The port.
+        link: LinkId,
+        /// Whether.
+        on: bool,
+    },
+    /// Make or replace a table of ours, as one transaction.
+    SetTable {
+        /// Which.
+        id: TableId,
+        /// Its name.
+        name: String,
+        /// What it shall say.
+        script: Script,
+        /// What of the one that is there is kept and what goes; absent where it is made anew.
+        update: Option<Update>,
+    },
+    /// Delete a table of ours.
+    DeleteTable {
+        /// Which.
+        id: TableId,
+        /// Its name.
+        name: String,
+    },
+    /// Turn a switch of a link of the host on, noting how it was.
+    TurnOn {
+        /// The link's name.
+        link: IfName,
+        /// The switch.
+        knob: Knob,
+    },
+    /// Put a switch back as it was before us.
+    PutBack {
+        /// The link's name.
+        link: IfName,
+        /// The switch.
+        knob: Knob,
+        /// How it was.
+        to: bool,
+    },
+}
+
+/// What goes of a table that stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Counters that nothing refers to any more.
+    pub counters: Vec<String>,
+    /// The set whose name holds the fingerprints.
+    pub stamp: Option<String>,
 }
 
 /// One end of a veth pair to be made.
@@ -143,7 +194,15 @@ impl Step {
             Self::SetDown { link } => Self::SetUp { link },
             Self::AddRoute { place, route } => Self::DeleteRoute { place, route },
             Self::DeleteRoute { place, route } => Self::AddRoute { place, route },
-            Self::DeleteNetns { .. } | Self::DeleteLink { .. } | Self::Attach { .. } => return None,
+            Self::SetIsolated { link, on } => Self::SetIsolated { link, on: !on },
+            Self::SetTable { id, name, update: None, .. } => Self::DeleteTable { id, name },
+            Self::TurnOn { link, knob } => Self::PutBack { link, knob, to: false },
+            Self::DeleteNetns { .. }
+            | Self::DeleteLink { .. }
+            | Self::Attach { .. }
+            | Self::SetTable { .. }
+            | Self::DeleteTable { .. }
+            | Self::PutBack { .. } => return None,
         })
     }
 }
@@ -201,6 +260,21 @@ impl fmt::Display for Step {
             Self::SetDown { link } => write!(f, "{} link set {} down", At(&link.place), link.name),
             Self::AddRoute { place, route } => write!(f, "{} route add {route}", At(place)),
             Self::DeleteRoute { place, route } => write!(f, "{} route delete {route}", At(place)),
+            Self::SetIsolated { link, on } => {
+                let on = if *on { "on" } else { "off" };
+                write!(f, "{} link set {} type bridge_slave isolated {on}", At(&link.place), link.name)
+            }
+            Self::SetTable { id, name, script, update } => {
+                let script = transaction(id, name, script, update.as_ref(), "");
+                write!(f, "{}nft -f - <<'END' # table {} {name}\n{script}END", In(&id.place), id.family)
+            }
+            Self::DeleteTable { id: TableId { place, family }, name } => {
+                write!(f, "{}nft delete table {family} {name}", In(place))
+            }
+            Self::TurnOn { link, knob } => write!(f, "sysctl -w {}=1", Sysctl(link, *knob)),
+            Self::PutBack { link, knob, to } => {
+                write!(f, "sysctl -w {}={}", Sysctl(link, *knob), u8::from(*to))
+            }
         }
     }
 }
@@ -215,6 +289,63 @@ impl fmt::Display for At<'_> {
             Place::Netns(netns) => write!(f, "ip -n {netns}"),
         }
     }
+}
+
+/// Nothing, or `ip netns exec NETNS `.
+struct In<'a>(&'a Place);
+
+impl fmt::Display for In<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Place::Host => Ok(()),
+            Place::Netns(netns) => write!(f, "ip netns exec {netns} "),
+        }
+    }
+}
+
+/// A switch as sysctl(8) takes it: with slashes, since names of links may have dots.
+struct Sysctl<'a>(&'a IfName, Knob);
+
+impl fmt::Display for Sysctl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(link, knob) = self;
+        let (family, name) = knob.path();
+        match link.as_str().contains('.') {
+            true => write!(f, "net/{family}/conf/{link}/{name}"),
+            false => write!(f, "net.{family}.conf.{link}.{name}"),
+        }
+    }
+}
+
+/// What `nft -f` takes to make a table say this, counters of the one that stays kept. `stamp` is a set's name.
+pub fn transaction(
+    TableId { place: _, family }: &TableId,
+    name: &str,
+    script: &Script,
+    update: Option<&Update>,
+    stamp: &str,
+) -> String {
+    let table = format!("{family} {name}");
+    let mut text = match update {
+        // So that there is one to delete, in any case.
+        None => format!("table {table}\ndelete table {table}\n"),
+        Some(Update { counters, stamp }) => {
+            let mut text = format!("flush table {table}\n");
+            for counter in counters {
+                text.push_str(&format!("delete counter {table} {counter}\n"));
+            }
+            if let Some(stamp) = stamp {
+                text.push_str(&format!("delete set {table} {stamp}\n"));
+            }
+            text
+        }
+    };
+    text.push_str(&format!("table {table} {{\n"));
+    if !stamp.is_empty() {
+        text.push_str(&format!("\tset {stamp} {{ type mark; }}\n"));
+    }
+    text.push_str(&format!("{script}}}\n"));
+    text
 }
 
 /// What may be given when a link is made.

@@ -14,6 +14,7 @@ use monitor::topology::{
     LinkStats, Observed, ObservedLink, ObservedNetns, Route,
     execute::Perform,
     names::{Cookie, IfName, LinkId, MacAddr, NsName, Place},
+    outside::{ObservedTable, TableId, TableState},
     step::{NewEnd, Step},
 };
 
@@ -122,6 +123,7 @@ impl Model {
             up: false,
             running: false,
             bridge: None,
+            isolated: false,
             owned: kind != "loopback",
             unclaimed: false,
             peer_ifindex: None,
@@ -145,6 +147,7 @@ impl Model {
                     owned: true,
                     links: BTreeMap::from([(lo, self.blank("loopback", 1))]),
                     routes: Vec::new(),
+                    table: None,
                 };
                 self.observed.namespaces.insert(name.clone(), netns);
             }
@@ -178,6 +181,7 @@ impl Model {
                 let seen = self.link(link)?;
                 ensure!(seen.bridge == *from, "a port of {:?} before, not of {from:?}", seen.bridge);
                 seen.bridge = to.clone();
+                seen.isolated = false;
                 self.follow_ports();
             }
             Step::SetMtu { link, from, to } => {
@@ -213,6 +217,30 @@ impl Model {
                 self.flush(link, |_| true);
             }
             Step::AddRoute { place, route } => self.add_route(place, route)?,
+            Step::SetIsolated { link, on } => {
+                let seen = self.link(link)?;
+                ensure!(seen.bridge.is_some(), "{link} is no port");
+                seen.isolated = *on;
+            }
+            Step::SetTable { id, script, update, .. } => {
+                let counters = script.counters.iter().map(|name| (name.clone(), 0)).collect();
+                let (state, stamp) = (TableState::Intact, Some("stamp".to_owned()));
+                let new = ObservedTable { made_from: script.fingerprint(), state, stamp, counters };
+                let old = self.put_table(id, Some(new))?;
+                ensure!(update.is_none() || old.is_some(), "No such file or directory");
+            }
+            Step::DeleteTable { id, .. } => drop(self.put_table(id, None)?),
+            Step::TurnOn { link, knob } => {
+                ensure!(self.observed.host.contains_key(link), "there is no link {link}");
+                let key = (link.clone(), *knob);
+                let was = self.observed.outside.knobs.insert(key.clone(), true).unwrap_or(false);
+                self.observed.outside.before.entry(key).or_insert(was);
+            }
+            Step::PutBack { link, knob, to } => {
+                let key = (link.clone(), *knob);
+                self.observed.outside.before.remove(&key).context("nothing is noted")?;
+                self.observed.outside.knobs.insert(key, *to);
+            }
             Step::DeleteRoute { place, route } => {
                 let routes = self.routes(place)?;
                 let same = |found: &Route| {
@@ -225,6 +253,19 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// Puts a table in its place, or takes it away; the one before.
+    pub(crate) fn put_table(
+        &mut self,
+        id: &TableId,
+        table: Option<ObservedTable>,
+    ) -> Result<Option<ObservedTable>> {
+        Ok(match (&id.place, table) {
+            (Place::Netns(name), table) => std::mem::replace(&mut self.netns(name)?.table, table),
+            (Place::Host, Some(table)) => self.observed.outside.tables.insert(id.clone(), table),
+            (Place::Host, None) => self.observed.outside.tables.remove(id),
+        })
     }
 
     fn create_veth(&mut self, a: &NewEnd, b: &NewEnd) -> Result<()> {
@@ -258,7 +299,9 @@ impl Model {
             if gone.place == Place::Host {
                 for port in self.observed.host.values_mut() {
                     port.bridge = port.bridge.take().filter(|bridge| *bridge != gone.name);
+                    port.isolated &= port.bridge.is_some();
                 }
+                self.observed.outside.knobs.retain(|(name, _), _| *name != gone.name);
                 self.pinned.remove(&gone.name);
             }
         }

@@ -46,10 +46,19 @@ impl Check<'_> {
             addresses: Vec::new(),
             pools: Vec::new(),
             bridge: Some(bridge),
+            isolated: false,
             mac: None,
             mtu,
         };
-        let b = End { link: LinkId::inside(netns.clone(), name), addresses, pools, bridge: None, mac, mtu };
+        let b = End {
+            link: LinkId::inside(netns.clone(), name),
+            addresses,
+            pools,
+            bridge: None,
+            isolated: false,
+            mac,
+            mtu,
+        };
         Some(Veth { a, b })
     }
 
@@ -148,7 +157,7 @@ impl Check<'_> {
             Some(_) => self.interface_name(name),
         };
         let link = LinkId { place: place?, name: name? };
-        Some(End { link, addresses, pools: Vec::new(), bridge: port_of, mac, mtu })
+        Some(End { link, addresses, pools: Vec::new(), bridge: port_of, isolated: false, mac, mtu })
     }
 
     /// Names within a namespace are used once, by interfaces and ends of pairs alike.

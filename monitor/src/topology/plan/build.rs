@@ -25,6 +25,8 @@ pub(super) struct Plan<'a> {
     removal: Removal<'a>,
     /// Links that lose their IPv4 routes by a step of this plan.
     flushed: BTreeSet<LinkId>,
+    /// Ports that may talk to some others: rules keep them apart from the rest.
+    excepted: BTreeSet<IfName>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -34,9 +36,10 @@ impl<'a> Plan<'a> {
         options: PlanOptions,
         addresses: BTreeMap<LinkId, Vec<IpNet>>,
         removal: Removal<'a>,
+        excepted: BTreeSet<IfName>,
         steps: Vec<Step>,
     ) -> Self {
-        Self { observed, options, addresses, removal, flushed: BTreeSet::new(), steps }
+        Self { observed, options, addresses, removal, flushed: BTreeSet::new(), excepted, steps }
     }
 
     pub(super) fn namespaces(&mut self, desired: &Topology) {
@@ -48,7 +51,7 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn bridge(&mut self, bridge: &Bridge) {
-        let Bridge { name, subnets: _, gateways, mtu, mac } = bridge;
+        let Bridge { name, gateways, mtu, mac, .. } = bridge;
         let link = LinkId::host(name.clone());
         if self.seen(&link).is_some_and(|seen| seen.unclaimed) {
             self.removal.delete(&link, &mut self.steps);
@@ -167,7 +170,17 @@ impl<'a> Plan<'a> {
         let from = seen.and_then(|seen| seen.bridge.clone());
         let from = from.filter(|bridge| !self.removal.is_gone(&LinkId::host(bridge.clone())));
         if from != end.bridge {
-            self.steps.push(Step::SetBridge { link: end.link.clone(), from, to: end.bridge.clone() });
+            self.steps.push(Step::SetBridge {
+                link: end.link.clone(),
+                from: from.clone(),
+                to: end.bridge.clone(),
+            });
+        }
+        // A new port is not.
+        let isolated = from == end.bridge && seen.is_some_and(|seen| seen.isolated);
+        let wanted = end.isolated && !self.excepted.contains(&end.link.name);
+        if isolated != wanted {
+            self.steps.push(Step::SetIsolated { link: end.link.clone(), on: wanted });
         }
     }
 
