@@ -124,7 +124,7 @@ fn every_step_made_to_fail_in_turn_is_named_and_the_steps_before_it_are_undone_i
                 "step {} of {} failed: `{}`: refused",
                 failing + 1,
                 steps.len(),
-                line(&steps[failing])
+                steps[failing].title()
             );
             assert!(said.starts_with(&place), "{said}");
         }
@@ -395,9 +395,4 @@ fn meddle(model: &mut Model, random: &mut Random) {
     };
     // Some are impossible; then nothing happens.
     let _possible = model.apply(&change);
-}
-
-/// A transaction of nft is named by its first line.
-fn line(step: &Step) -> String {
-    step.to_string().lines().next().expect("a line").to_owned()
 }

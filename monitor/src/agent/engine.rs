@@ -219,7 +219,7 @@ impl Engine {
     pub fn remove_everything(&self) -> Result<(), PassError> {
         let observed = self.observe(&Topology::default()).map_err(at("observe"))?;
         let steps = plan::teardown_all(&observed);
-        self.take_down(&steps, &Topology::default(), &mut |step| info!("{step}"))?;
+        self.take_down(&steps, &Topology::default(), &mut |step| info!("{}", step.title()))?;
         self.forget().map_err(at("retire"))
     }
 

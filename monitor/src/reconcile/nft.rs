@@ -130,6 +130,11 @@ pub(super) fn set(id: &TableId, name: &str, script: &Script, update: Option<&Upd
     let Some(Value::Array(things)) = listed.get("nftables") else {
         bail!("nft listed no table {family} {name}")
     };
+    // Who adds a rule in this moment is not taken for us: the next pass makes it anew.
+    let rules: usize = script.chains.iter().map(|(_, _, rules)| rules.len()).sum();
+    if things.iter().filter(|thing| thing.get("rule").is_some()).count() != rules {
+        return Ok(());
+    }
     let (old, new) = (stamp(0), stamp(fingerprint(things)));
     run(&format!("delete set {family} {name} {old}\nadd set {family} {name} {new} {{ type mark; }}\n"))
 }

@@ -49,19 +49,14 @@ impl fmt::Display for ExecuteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { number, of, step, cause, undone, left } = self;
         let steps = if *undone == 1 { "step was" } else { "steps were" };
-        let step = first_line(step);
+        let step = step.title();
         write!(f, "step {number} of {of} failed: `{step}`: {cause:#}; {undone} {steps} undone")?;
         for (step, cause) in left {
-            let step = first_line(step);
+            let step = step.title();
             write!(f, "; not undone: `{step}`: {cause:#}")?;
         }
         Ok(())
     }
-}
-
-/// A transaction of nft has many lines.
-fn first_line(step: &Step) -> String {
-    step.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Performs the steps in order; `progress` hears of each before it is performed. When one fails, those done are undone

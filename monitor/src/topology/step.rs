@@ -178,6 +178,11 @@ pub struct NewEnd {
 }
 
 impl Step {
+    /// Its first line: a transaction of nft has many.
+    pub fn title(&self) -> String {
+        self.to_string().lines().next().unwrap_or_default().to_owned()
+    }
+
     /// The step that takes this one back; absent where there is none: what is deleted cannot be brought back, and
     /// programs go with the link they are attached to.
     pub fn undo(&self) -> Option<Self> {
