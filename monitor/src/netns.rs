@@ -26,9 +26,12 @@ use nix::{
 
 use crate::topology::names::{Cookie, NsName};
 
+mod before;
 mod records;
 mod stale;
+pub mod sysctl;
 
+pub use before::Befores;
 pub use records::Records;
 pub use stale::{Stale, clear, stale};
 
@@ -214,7 +217,10 @@ pub fn create(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsE
     clear_stale(&path, records, name)?;
     // A record of an earlier namespace stays as it is when somebody else has the name by now.
     if fs::symlink_metadata(&path).is_ok() {
-        return Err(NetnsError::Exists { path });
+        return Err(match open(dir, name) {
+            Err(junk @ NetnsError::Junk { .. }) => junk,
+            _ => NetnsError::Exists { path },
+        });
     }
     let made = on_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(failed("unshare", &path))?;
@@ -235,6 +241,22 @@ pub fn create(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsE
         records.remove(name)?;
     }
     made
+}
+
+/// Takes a namespace over that somebody else made: from now on it is ours.
+///
+/// # Errors
+/// There is none; the record cannot be written.
+pub fn own(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsError> {
+    records.write(name, identity(dir, name)?.cookie)
+}
+
+/// Takes that back: the namespace stays, and is not ours.
+///
+/// # Errors
+/// The record cannot be removed.
+pub fn disown(records: &Records, name: &NsName) -> Result<(), NetnsError> {
+    records.disown(name)
 }
 
 /// Removes the name of a namespace we made; the namespace goes with its last user. One that is gone already is removed.
@@ -277,6 +299,11 @@ pub fn sweep(dir: &Path, records: &Records) -> Result<(), NetnsError> {
         if !is_mounted(&path) {
             clear_stale(&path, records, &name)?;
             records.remove(&name)?;
+        }
+    }
+    for name in records.befores.names()? {
+        if !is_mounted(&dir.join(name.as_str())) {
+            records.befores.remove(&name)?;
         }
     }
     records.remove_unfinished()

@@ -81,7 +81,7 @@ ip -n red address add 192.0.2.2/30 dev wire
 ip -n red link set wire up
 ip -n blue link set wire up
 ip -n blue link set lo up
-ip -n blue route add default via 198.51.100.1
+ip -n blue route add default via 198.51.100.1 proto 110
 ";
     assert_eq!(text(&steps), expected);
 }
@@ -112,7 +112,7 @@ const DRIFTS: &[Drift] = &[
     (
         "the inner end is set down, and loses its route",
         |m| m.apply(&Step::SetDown { link: inside("blue", "eth0") }).unwrap(),
-        "ip -n blue link set eth0 up\nip -n blue route add default via 198.51.100.1\n",
+        "ip -n blue link set eth0 up\nip -n blue route add default via 198.51.100.1 proto 110\n",
     ),
     ("the bridge is set down", |m| m.link(&host("nm0")).unwrap().up = false, "ip link set nm0 up\n"),
     ("lo is set down", |m| m.link(&inside("blue", "lo")).unwrap().up = false, "ip -n blue link set lo up\n"),
@@ -172,7 +172,7 @@ const DRIFTS: &[Drift] = &[
             m.apply(&Step::DeleteAddress { link, address: "198.51.100.7/24".parse().unwrap() }).unwrap();
         },
         "ip -n blue address delete 203.0.113.9/24 dev eth0\nip -n blue address add 198.51.100.7/24 dev eth0\n\
-         ip -n blue route add default via 198.51.100.1\n",
+         ip -n blue route add default via 198.51.100.1 proto 110\n",
     ),
     (
         "the gateway's address is removed",
@@ -182,13 +182,14 @@ const DRIFTS: &[Drift] = &[
     (
         "a route is removed",
         |m| m.netns(&ns("blue")).unwrap().routes.clear(),
-        "ip -n blue route add default via 198.51.100.1\n",
+        "ip -n blue route add default via 198.51.100.1 proto 110\n",
     ),
     (
         "a route is added by hand: it stays",
         |m| {
             let route = m.netns(&ns("blue")).unwrap().routes[0].clone();
-            let route = monitor::topology::Route { to: "203.0.113.0/24".parse().unwrap(), ..route };
+            let route =
+                monitor::topology::Route { to: "203.0.113.0/24".parse().unwrap(), protocol: 3, ..route };
             m.netns(&ns("blue")).unwrap().routes.push(route);
         },
         "",
@@ -196,7 +197,7 @@ const DRIFTS: &[Drift] = &[
     (
         "a route leads elsewhere: it is replaced",
         |m| m.netns(&ns("blue")).unwrap().routes[0].via = Some("198.51.100.9".parse().unwrap()),
-        "ip -n blue route delete default via 198.51.100.9 dev eth0\nip -n blue route add default via 198.51.100.1\n",
+        "ip -n blue route delete default via 198.51.100.9 dev eth0 proto 110\nip -n blue route add default via 198.51.100.1 proto 110\n",
     ),
     (
         "a link is no longer counted",
@@ -391,7 +392,6 @@ fn ports_move_to_a_renamed_bridge() {
 fn what_others_made_stands_in_the_way_and_is_named() {
     type Case = (fn(&mut Model), &'static str);
     let cases: &[Case] = &[
-        (|m| m.foreign_netns("blue"), "namespace blue exists and was not made by netns-monitor"),
         (|m| m.foreign_link("nm0", "bridge").up = true, "bridge nm0 exists"),
         (|m| m.foreign_link("nm0", "dummy").up = true, "dummy nm0 exists"),
         (|m| m.foreign_link("blue-eth0", "veth").up = true, "veth blue-eth0 exists"),
@@ -404,6 +404,49 @@ fn what_others_made_stands_in_the_way_and_is_named() {
         let (said, advice) = (error.to_string(), "choose another name");
         assert!(said.contains(expected) && said.contains(advice), "{said}");
     }
+}
+
+#[test]
+fn a_namespace_of_somebody_else_is_wired_and_left_as_it_was_or_made_ours_or_refused() {
+    let file = |adopt: &str| {
+        let keys = "sysctl = { \"net.ipv4.ip_forward\" = 1 }\nlo = \"up\"";
+        let route = "route = [{ to = \"203.0.113.0/24\", via = \"198.51.100.1\" }]";
+        let rule = "rule = [{ priority = 100, from = \"198.51.100.0/24\", table = 7 }]";
+        let near =
+            "neighbour = [{ address = \"198.51.100.1\", mac = \"02:00:00:00:00:01\", dev = \"eth0\" }]";
+        let (bridge, netns) = FILE.split_once("[[namespace]]\n").expect("a namespace");
+        let (_, netns) = netns.split_once('\n').expect("a name");
+        let interface = netns.lines().next().expect("an interface");
+        format!(
+            "{bridge}[[namespace]]\nname = \"theirs\"\n{adopt}{keys}\n{interface}\n{route}\n{rule}\n{near}\n"
+        )
+    };
+    let mut before = Model::default();
+    before.foreign_netns("theirs");
+    let key = "net/ipv4/ip_forward".parse().expect("a key");
+    before.netns(&ns("theirs")).expect("there").sysctls.insert(key, "0".to_owned());
+    for adopt in ["", "adopt = true\n"] {
+        let mut model = before.clone();
+        let desired = topology(&file(adopt));
+        model.run(&plan(&desired, &model.observed, COUNTED).expect("a plan"));
+        assert_eq!(again(&file(adopt), &model), "", "once is enough");
+        let mut leaving = model.clone();
+        leaving.run(&plan(&topology(""), &leaving.observed, COUNTED).expect("a plan"));
+        model.run(&teardown(&desired, &model.observed));
+        assert_eq!(model.observed.namespaces, before.observed.namespaces, "destroyed, it is as it was");
+        assert_eq!(
+            leaving.observed.namespaces, before.observed.namespaces,
+            "no longer named, it is as it was"
+        );
+    }
+    let mut model = before.clone();
+    let own = topology(&file("adopt = \"own\"\n"));
+    model.run(&plan(&own, &model.observed, COUNTED).expect("a plan"));
+    assert_eq!(again(&file("adopt = \"own\"\n"), &model), "");
+    model.run(&teardown(&own, &model.observed));
+    assert!(model.observed.namespaces.is_empty(), "ours goes");
+    let refused = plan(&topology(&file("adopt = false\n")), &before.observed, COUNTED).expect_err("refused");
+    assert!(refused.to_string().starts_with("namespace theirs exists"), "{refused}");
 }
 
 /// Killed between making links and tagging them.

@@ -319,6 +319,23 @@ fn random_file(random: &mut Random) -> String {
             writeln!(file, "publish = [\"80{netns}0:80\", \"9{netns}00-9{netns}09:900-909/udp\"]")
                 .expect("a String takes everything");
         }
+        if random.one_in(3) {
+            let table = 100 + random.below(2);
+            writeln!(file, "rule = [{{ priority = {table}, from = \"203.0.113.0/24\", table = {table} }}]")
+                .expect("a String takes everything");
+            writeln!(file, "sysctl = {{ \"net.ipv4.ip_forward\" = {} }}", random.below(2))
+                .expect("a String takes everything");
+            if on.first().is_some_and(|first| first.contains("eth0")) {
+                let mac = format!("02:00:00:00:00:0{}", random.below(3));
+                writeln!(
+                    file,
+                    "neighbour = [{{ address = \"198.51.0.200\", mac = \"{mac}\", dev = \"eth0\" }}]"
+                )
+                .expect("a String takes everything");
+                writeln!(file, "route = [{{ to = \"203.0.113.0/24\", dev = \"eth0\", table = {table} }}]")
+                    .expect("a String takes everything");
+            }
+        }
         if random.one_in(4) {
             let policy = ["accept", "drop"][random.below(2) as usize];
             writeln!(

@@ -246,6 +246,7 @@ impl Engine {
         let run_dir = &self.host.run_dir;
         for (what, removed) in [
             ("netns", fs::remove_dir(run_dir.join("netns"))),
+            ("before", fs::remove_dir(run_dir.join("before"))),
             ("lock", fs::remove_file(run_dir.join("lock"))),
             ("", fs::remove_dir(run_dir)),
         ] {
@@ -261,8 +262,7 @@ impl Engine {
     /// # Errors
     /// What the kernel refused.
     pub fn observe(&self, topology: &Topology) -> anyhow::Result<Observed> {
-        let wanted = topology.namespaces.iter().map(|netns| netns.name.clone()).collect();
-        let mut observed = self.kernel.observe(&wanted)?;
+        let mut observed = self.kernel.observe_for(topology)?;
         if let Some(probes) = &self.probes {
             mark_attached(&mut observed, &probes.attached());
         }
@@ -340,8 +340,7 @@ impl Look {
     /// # Errors
     /// What stands in the way.
     pub fn plan(&self, topology: &Topology) -> Result<Vec<Step>, Failure> {
-        let wanted = topology.namespaces.iter().map(|netns| netns.name.clone()).collect();
-        let mut observed = self.kernel.observe(&wanted)?;
+        let mut observed = self.kernel.observe_for(topology)?;
         mark_attached(&mut observed, &self.attached());
         Ok(plan::plan(topology, &observed, PlanOptions { attach: self.host.attach.is_some() })
             .map_err(anyhow::Error::from)?)

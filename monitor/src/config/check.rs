@@ -18,6 +18,7 @@ use toml::Spanned;
 use super::file;
 use crate::topology::{
     Bridge, End, Namespace, Route, Topology, Veth,
+    adopt::Adopt,
     names::{IfName, LinkId, MacAddr, NsName, Place, stable_hash},
 };
 
@@ -68,7 +69,15 @@ pub(super) fn check(written: &file::File, report: Report<'_>) -> Topology {
         topology.namespaces.push(Namespace {
             name,
             lo_up: namespace.lo == file::Lo::Up,
+            adopt: match namespace.adopt {
+                None | Some(file::Adopt::Whether(true)) => Adopt::Wire,
+                Some(file::Adopt::Whether(false)) => Adopt::Never,
+                Some(file::Adopt::Own(file::Own::Own)) => Adopt::Own,
+            },
+            sysctls: check.sysctls(namespace),
             routes: Vec::new(),
+            rules: check.rules(namespace),
+            neighbours: check.neighbours(namespace),
             publish: Vec::new(),
             firewall,
         });

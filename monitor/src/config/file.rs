@@ -1,6 +1,6 @@
 //! The file as written: keys, types, defaults. Nothing is checked here but that.
 
-use std::{fmt, ops::Range};
+use std::{collections::BTreeMap, fmt, ops::Range};
 
 use schemars::JsonSchema;
 use serde::{
@@ -116,6 +116,19 @@ pub(super) struct Namespace {
     /// Routes beside those that come with addresses.
     #[serde(default)]
     pub(super) route: Vec<Route>,
+    /// What becomes of a namespace of this name that somebody else made: true wires it and leaves it as it was when the
+    /// file no longer names it, "own" makes it ours, false refuses.
+    pub(super) adopt: Option<Adopt>,
+    /// Kernel settings of the namespace, such as { "net.ipv4.ip_forward" = 1 }.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Setting>", default)]
+    pub(super) sysctl: BTreeMap<Spanned<String>, Spanned<Setting>>,
+    /// Policy rules beside the kernel's own.
+    #[serde(default)]
+    pub(super) rule: Vec<Rule>,
+    /// Neighbours that are not asked for.
+    #[serde(default)]
+    pub(super) neighbour: Vec<Neighbour>,
     /// Ports of the host whose traffic it gets: "8080:80", "127.0.0.1:8080:80/tcp", "9000-9010:9000-9010/udp".
     #[schemars(with = "Option<OneOrMany>")]
     pub(super) publish: Option<Spanned<OneOrMany>>,
@@ -172,6 +185,106 @@ pub(super) struct Route {
     /// Interface to send through.
     #[schemars(with = "Option<String>")]
     pub(super) dev: Option<Spanned<String>>,
+    /// Routing table, 254 (the main one) when absent.
+    #[schemars(with = "Option<u32>")]
+    pub(super) table: Option<Spanned<i64>>,
+    /// The lowest is taken.
+    #[schemars(with = "Option<u32>")]
+    pub(super) metric: Option<Spanned<i64>>,
+    /// Source address of packets sent from the namespace itself.
+    #[schemars(with = "Option<String>")]
+    pub(super) src: Option<Spanned<String>>,
+    /// What becomes of packets that take it.
+    #[serde(default, rename = "type")]
+    pub(super) kind: RouteKind,
+}
+
+/// What becomes of packets that take a route.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RouteKind {
+    /// They are sent on.
+    #[default]
+    Unicast,
+    /// They are dropped.
+    Blackhole,
+    /// They are dropped, and the sender is told that the host is unreachable.
+    Unreachable,
+    /// They are dropped, and the sender is told that this is forbidden.
+    Prohibit,
+}
+
+/// A policy rule: which packets look into which routing table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    /// Rules are tried from the lowest on; 1 to 32765.
+    #[schemars(with = "u32")]
+    pub(super) priority: Spanned<i64>,
+    /// Source prefix of the packets.
+    #[schemars(with = "Option<String>")]
+    pub(super) from: Option<Spanned<String>>,
+    /// Destination prefix of the packets.
+    #[schemars(with = "Option<String>")]
+    pub(super) to: Option<Spanned<String>>,
+    /// Interface they come in by.
+    #[schemars(with = "Option<String>")]
+    pub(super) iif: Option<Spanned<String>>,
+    /// Interface that their socket is bound to.
+    #[schemars(with = "Option<String>")]
+    pub(super) oif: Option<Spanned<String>>,
+    /// Their mark.
+    #[schemars(with = "Option<u32>")]
+    pub(super) fwmark: Option<Spanned<i64>>,
+    /// Routing table to look into.
+    #[schemars(with = "u32")]
+    pub(super) table: Spanned<i64>,
+    /// Whether it is for IPv6, where no prefix says so.
+    #[serde(default)]
+    pub(super) ipv6: bool,
+}
+
+/// A neighbour that is not asked for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Neighbour {
+    /// Its address.
+    #[schemars(with = "String")]
+    pub(super) address: Spanned<String>,
+    /// Its MAC address.
+    #[schemars(with = "String")]
+    pub(super) mac: Spanned<String>,
+    /// Interface it is behind.
+    #[schemars(with = "String")]
+    pub(super) dev: Spanned<String>,
+}
+
+/// A number or a text.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Setting {
+    /// A number.
+    Number(i64),
+    /// A text.
+    Text(String),
+}
+
+/// What becomes of a namespace that is there already.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Adopt {
+    /// Whether it is wired, and left as it was.
+    Whether(bool),
+    /// It is ours from then on.
+    Own(Own),
+}
+
+/// The word for it.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Own {
+    /// Ours.
+    Own,
 }
 
 /// A veth pair.

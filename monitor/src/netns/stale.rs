@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{NetnsError, Records, clear_stale, failed_io, identity, is_placeholder, lock};
-use crate::topology::names::NsName;
+use crate::topology::names::{Cookie, NsName};
 
 /// A file that is good for nothing any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ enum What {
     Placeholder(NsName),
     /// The record of a namespace, and why it is no longer true.
     Record(NsName, &'static str),
+    /// What a namespace was like before us, and why that is no longer true.
+    Before(NsName, &'static str),
     /// A record that was never put in its place.
     Torn,
 }
@@ -32,6 +34,7 @@ impl fmt::Display for Stale {
         match &self.what {
             What::Placeholder(name) => write!(f, "left by a crash: {name} was never mounted on it"),
             What::Record(name, why) => write!(f, "the record of {name}, which {why}"),
+            What::Before(name, why) => write!(f, "what {name} was like before, which {why}"),
             What::Torn => f.write_str("left by a crash: half of a record"),
         }
     }
@@ -55,13 +58,24 @@ pub fn stale(dir: &Path, records: &Records) -> Result<Vec<Stale>, NetnsError> {
             found.push(Stale { path: records.path(&name), what: What::Record(name, why) });
         }
     }
+    let mut names = records.befores.names()?;
+    names.sort();
+    for name in names {
+        if let Some(why) = changed(dir, &name, |cookie| records.befores.of(&name, cookie).is_some()) {
+            found.push(Stale { path: records.befores.path(&name), what: What::Before(name, why) });
+        }
+    }
     Ok(found)
 }
 
 /// Why the record of a namespace is no longer true; absent where it is.
 fn untrue(dir: &Path, records: &Records, name: &NsName) -> Option<&'static str> {
+    changed(dir, name, |cookie| records.owns(name, cookie))
+}
+
+fn changed(dir: &Path, name: &NsName, is_so: impl FnOnce(Cookie) -> bool) -> Option<&'static str> {
     match identity(dir, name) {
-        Ok(identity) if records.owns(name, identity.cookie) => None,
+        Ok(identity) if is_so(identity.cookie) => None,
         Ok(_) => Some("is another namespace by now"),
         Err(NetnsError::Missing { .. } | NetnsError::Junk { .. }) => Some("is gone"),
         Err(_) => None,
@@ -79,6 +93,12 @@ pub fn clear(dir: &Path, records: &Records, Stale { path, what }: &Stale) -> Res
         What::Placeholder(name) => clear_stale(path, records, name),
         What::Record(name, _) if untrue(dir, records, name).is_some() => records.remove(name),
         What::Record(..) => Ok(()),
+        What::Before(name, _) => {
+            match changed(dir, name, |cookie| records.befores.of(name, cookie).is_some()) {
+                Some(_) => records.befores.remove(name),
+                None => Ok(()),
+            }
+        }
         What::Torn => match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed_io("unlink", path)(error)),
             _ => Ok(()),

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use rtnetlink::{
-    AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVeth,
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage,
@@ -17,12 +17,11 @@ use rtnetlink::{
             InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
             LinkMessage,
         },
-        route::{RouteAttribute, RouteMessage, RouteScope},
     },
 };
 
 use super::session::{NetlinkError, Session};
-use crate::topology::{Route, names::MacAddr, step::NewEnd};
+use crate::topology::{names::MacAddr, step::NewEnd};
 
 /// What `ip link show dev NAME` knows, as far as it is needed before changing the link.
 pub(super) struct Found {
@@ -31,7 +30,7 @@ pub(super) struct Found {
     pub(super) group: u32,
 }
 
-const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+pub(super) const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 impl Session {
     /// The link of this name; absent when there is none.
@@ -147,14 +146,6 @@ impl Session {
     pub(super) async fn delete_address(&mut self, ifindex: u32, address: IpNet) -> Result<(), NetlinkError> {
         self.request(RouteNetlinkMessage::DelAddress(self::address(ifindex, address)), 0).await
     }
-
-    pub(super) async fn add_route(&mut self, route: &Route, oif: Option<u32>) -> Result<(), NetlinkError> {
-        self.request(RouteNetlinkMessage::NewRoute(self::route(route, oif)), NEW).await
-    }
-
-    pub(super) async fn delete_route(&mut self, route: &Route, oif: Option<u32>) -> Result<(), NetlinkError> {
-        self.request(RouteNetlinkMessage::DelRoute(self::route(route, oif)), 0).await
-    }
 }
 
 fn properties<T>(mut builder: LinkMessageBuilder<T>, end: &NewEnd) -> LinkMessageBuilder<T> {
@@ -183,21 +174,4 @@ fn address(ifindex: u32, address: IpNet) -> AddressMessage {
             message
         }
     }
-}
-
-fn route(Route { to, via, dev: _ }: &Route, oif: Option<u32>) -> RouteMessage {
-    let mut message = match to {
-        IpNet::V4(net) => {
-            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(net.network(), net.prefix_len()).build()
-        }
-        IpNet::V6(net) => {
-            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(net.network(), net.prefix_len()).build()
-        }
-    };
-    if via.is_none() {
-        message.header.scope = RouteScope::Link;
-    }
-    message.attributes.extend(via.map(|via| RouteAttribute::Gateway(via.into())));
-    message.attributes.extend(oif.map(RouteAttribute::Oif));
-    message
 }

@@ -1,6 +1,7 @@
 //! The kernel's wiring: looking at it, and performing steps. Blocking; nothing stays open in between.
 
 mod bulk;
+mod inside;
 mod knob;
 mod leftover;
 mod link;
@@ -8,6 +9,7 @@ mod nft;
 mod observe;
 mod obstacle;
 mod outside;
+mod policy;
 mod session;
 pub mod watch;
 
@@ -31,8 +33,8 @@ pub use self::{leftover::Leftover, session::NetlinkError};
 use crate::{
     netns::{self, NetnsError, Records},
     topology::{
-        Observed, ObservedNetns, Route,
-        names::{IfName, LinkId, MacAddr, NsName, Place, stable_hash},
+        Observed, Topology,
+        names::{IfName, LinkId, MacAddr, NsName, Place, SysctlKey, stable_hash},
         step::{NewEnd, Step},
     },
 };
@@ -110,39 +112,46 @@ impl Kernel {
     /// # Errors
     /// What the kernel refused. A namespace that went meanwhile is left out.
     pub fn observe(&self, wanted: &BTreeSet<NsName>) -> anyhow::Result<Observed> {
-        let host = self.at(&Place::Host, async |session| session.links(&self.tag, self.group).await)?;
-        let mut names = wanted.clone();
-        names.extend(self.records.names()?);
-        let mut namespaces = BTreeMap::new();
-        for name in names {
-            if let Some(netns) = self.observe_netns(&name)? {
-                namespaces.insert(name, netns);
-            }
-        }
-        let outside = self.outside(&host)?;
-        Ok(Observed { host, namespaces, outside })
+        self.observe_with(wanted.iter().map(|name| (name.clone(), &[][..])).collect())
     }
 
-    fn observe_netns(&self, name: &NsName) -> anyhow::Result<Option<ObservedNetns>> {
-        let looked = netns::inside(&self.netns_dir, name, || {
-            let identity = netns::own_identity()?;
-            let (links, routes) = session(async |session| {
-                let links = session.links(&self.tag, self.group).await?;
-                let routes = session.routes(&links).await?;
-                Ok::<_, NetlinkError>((links, routes))
-            })
-            .with_context(|| format!("cannot look into namespace {name}"))?;
-            let owned = self.records.owns(name, identity.cookie);
-            let netns::Identity { cookie, inode } = identity;
-            let table = if owned { self.table_inside()? } else { None };
-            anyhow::Ok(ObservedNetns { cookie, inode, owned, links, routes, table })
-        });
-        match looked {
-            Ok(netns) => netns.map(Some),
-            // What is no namespace shows when somebody wants to make one there.
-            Err(NetnsError::Missing { .. } | NetnsError::Junk { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
+    /// The same of the namespaces of a topology, with the sysctls it has.
+    ///
+    /// # Errors
+    /// As [`Kernel::observe`].
+    pub fn observe_for(&self, topology: &Topology) -> anyhow::Result<Observed> {
+        let wanted = topology.namespaces.iter().map(|netns| (netns.name.clone(), &netns.sysctls[..]));
+        self.observe_with(wanted.collect())
+    }
+
+    fn observe_with(&self, wanted: BTreeMap<NsName, &[(SysctlKey, String)]>) -> anyhow::Result<Observed> {
+        let look = async |session: &mut Session| {
+            let links = session.links(&self.tag, self.group).await?;
+            let routes = session.routes(&links).await?;
+            Ok::<_, NetlinkError>((links, routes))
+        };
+        let (host, host_routes) = self.at(&Place::Host, look)?;
+        let outside = self.outside(&host)?;
+        let mut observed = Observed { host, host_routes, outside, ..Observed::default() };
+        let mut names: BTreeSet<NsName> = wanted.keys().cloned().collect();
+        names.extend(self.records.names()?);
+        names.extend(self.records.befores.names()?);
+        for name in names {
+            let sysctls = wanted.get(&name).copied().unwrap_or_default().iter().map(|(key, _)| key);
+            match self.observe_netns(&name, sysctls.cloned().collect()) {
+                Ok(netns) => drop(observed.namespaces.insert(name, netns)),
+                Err(error) => match error.downcast_ref() {
+                    Some(NetnsError::Missing { .. }) => {}
+                    // What a crash left of ours is swept up by who comes to change something.
+                    Some(NetnsError::Junk { .. }) if !self.records.contains(&name) => {
+                        observed.junk.insert(name, format!("{error:#}"));
+                    }
+                    Some(NetnsError::Junk { .. }) => {}
+                    _ => return Err(error),
+                },
+            }
         }
+        Ok(observed)
     }
 
     /// Performs one step; attaching is not among those performed here.
@@ -195,6 +204,9 @@ impl Kernel {
             Step::SetDown { link } => {
                 self.on(link, async |session, ifindex| session.set_link(ifindex, |link| link.down()).await)
             }
+            Step::Adopt { name, how } => self.adopt(name, *how),
+            Step::Leave { name, how } => self.leave(name, *how),
+            Step::SetSysctl { netns, key, from: _, to } => self.set_sysctl(netns, key, to),
             Step::AddRoute { place, route } => self.add_route(place, route),
             Step::DeleteRoute { place, route } => self.delete_route(place, route),
             Step::SetIsolated { link, on } => {
@@ -204,6 +216,10 @@ impl Kernel {
             Step::DeleteTable { id, name } => self.delete_table(id, name),
             Step::TurnOn { link, knob } => self.before.turn_on(link, *knob),
             Step::PutBack { link, knob, to } => self.before.put_back(link, *knob, *to),
+            Step::AddRule { place, rule } => self.add_rule(place, rule),
+            Step::DeleteRule { place, rule } => self.delete_rule(place, rule),
+            Step::AddNeighbour { place, neighbour } => self.add_neighbour(place, neighbour),
+            Step::DeleteNeighbour { place, neighbour } => self.delete_neighbour(place, neighbour),
             Step::Attach { link } => bail!("attaching to {link} is not done here"),
         }
     }
@@ -374,31 +390,11 @@ impl Kernel {
             anyhow::Ok(session.set_link(found.ifindex, |link| link.controller(bridge)).await?)
         })
     }
-
-    fn add_route(&self, place: &Place, route: &Route) -> anyhow::Result<()> {
-        self.at(place, async |session| {
-            let oif = output(session, route).await?;
-            anyhow::Ok(session.add_route(route, oif).await?)
-        })
-    }
-
-    fn delete_route(&self, place: &Place, route: &Route) -> anyhow::Result<()> {
-        let deleted = self.at(place, async |session| {
-            let oif = output(session, route).await?;
-            anyhow::Ok(session.delete_route(route, oif).await?)
-        });
-        deleted.or_else(|error| if is(&error, libc::ESRCH) { Ok(()) } else { Err(error) })
-    }
 }
 
 /// A number for the links of one run directory, out of the way of those people choose.
 fn group(tag: &str) -> u32 {
     0x4000_0000 | (stable_hash(tag) >> 34) as u32
-}
-
-async fn output(session: &mut Session, route: &Route) -> anyhow::Result<Option<u32>> {
-    let Some(dev) = &route.dev else { return Ok(None) };
-    Ok(Some(session.find(dev.as_str()).await?.with_context(|| format!("there is no link {dev}"))?.ifindex))
 }
 
 fn is(error: &anyhow::Error, errno: i32) -> bool {

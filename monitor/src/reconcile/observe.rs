@@ -1,18 +1,17 @@
 //! The kernel as it is, of one namespace at a time: links, addresses, routes.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage, AddressScope},
     link::{InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 
 use super::session::{NetlinkError, Session};
 use crate::topology::{
-    FlowStats, LinkStats, ObservedLink, Route,
+    FlowStats, LinkStats, ObservedLink,
     names::{IfName, MacAddr},
 };
 
@@ -56,28 +55,6 @@ impl Session {
                 (name, link)
             })
             .collect())
-    }
-
-    /// Routes of the main table that the kernel did not make by itself.
-    pub(super) async fn routes(
-        &mut self,
-        links: &BTreeMap<IfName, ObservedLink>,
-    ) -> Result<Vec<Route>, NetlinkError> {
-        let names: BTreeMap<u32, &IfName> = links.iter().map(|(name, link)| (link.ifindex, name)).collect();
-        let mut routes = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut all = RouteMessage::default();
-            all.header.address_family = family;
-            let found = self
-                .dump(&RouteNetlinkMessage::GetRoute(all), |message| match message {
-                    RouteNetlinkMessage::NewRoute(route) => route_of(&route, &names),
-                    _ => None,
-                })
-                .await?;
-            routes.extend(found);
-        }
-        routes.sort();
-        Ok(routes)
     }
 }
 
@@ -175,35 +152,4 @@ fn address_of(message: &AddressMessage) -> Option<(u32, IpNet)> {
     // IFA_LOCAL is the address of this end; IFA_ADDRESS is the peer's on a point-to-point link.
     let address = find(true).or_else(|| find(false))?;
     Some((message.header.index, IpNet::new(address, message.header.prefix_len).ok()?))
-}
-
-fn route_of(message: &RouteMessage, names: &BTreeMap<u32, &IfName>) -> Option<Route> {
-    let header = &message.header;
-    let main = header.table == RouteHeader::RT_TABLE_MAIN;
-    if !main || header.protocol == RouteProtocol::Kernel || header.kind != RouteType::Unicast {
-        return None;
-    }
-    let anywhere: IpAddr = match header.address_family {
-        AddressFamily::Inet => [0; 4].into(),
-        AddressFamily::Inet6 => [0; 16].into(),
-        _ => return None,
-    };
-    let (mut to, mut via, mut dev) = (anywhere, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => to = ip(address)?,
-            RouteAttribute::Gateway(address) => via = Some(ip(address)?),
-            RouteAttribute::Oif(ifindex) => dev = names.get(ifindex).copied().cloned(),
-            _ => {}
-        }
-    }
-    Some(Route { to: IpNet::new(to, header.destination_prefix_length).ok()?, via, dev })
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some((*address).into()),
-        RouteAddress::Inet6(address) => Some((*address).into()),
-        _ => None,
-    }
 }

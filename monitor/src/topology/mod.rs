@@ -1,20 +1,25 @@
 //! The wiring a file asks for ([`Topology`]), the wiring the kernel has ([`Observed`]), and the steps
 //! from one to the other ([`plan`]). Pure: nothing here reads or changes the kernel.
 
+pub mod adopt;
 mod allocate;
 pub mod execute;
 pub mod names;
 pub mod outside;
 pub mod plan;
+pub mod route;
 pub mod step;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+pub use self::route::Route;
 use self::{
-    names::{Cookie, IfName, LinkId, MacAddr, NsName, Place},
+    adopt::{Adopt, Before},
+    names::{Cookie, IfName, LinkId, MacAddr, NsName, Place, SysctlKey},
     outside::{Chain, ObservedTable, Outside, Party, Publish},
+    route::{Neighbour, Rule},
 };
 
 /// Everything one file asks for, valid by construction: names are unique and well-formed, every reference
@@ -57,23 +62,20 @@ pub struct Namespace {
     pub name: NsName,
     /// Whether `lo` is up.
     pub lo_up: bool,
+    /// What becomes of one of that name that is there already.
+    pub adopt: Adopt,
+    /// Kernel settings, in the order they are made: some set others.
+    pub sysctls: Vec<(SysctlKey, String)>,
     /// Routes beside those the kernel makes for addresses.
     pub routes: Vec<Route>,
+    /// Policy rules beside the kernel's own.
+    pub rules: Vec<Rule>,
+    /// Neighbours that are not asked for.
+    pub neighbours: Vec<Neighbour>,
     /// Ports of the host whose traffic it gets.
     pub publish: Vec<Publish>,
-    /// Its own rules.
+    /// Its own firewall rules.
     pub firewall: Vec<Chain>,
-}
-
-/// A route in the main table of a namespace.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
-    /// Destination; `0.0.0.0/0` or `::/0` for the default route.
-    pub to: IpNet,
-    /// Next hop.
-    pub via: Option<IpAddr>,
-    /// Outgoing interface; found by the kernel from `via` when absent.
-    pub dev: Option<IfName>,
 }
 
 /// A veth pair. When exactly one end is in the host's namespace it is `a`.
@@ -110,10 +112,14 @@ pub struct End {
 pub struct Observed {
     /// Links of the host's namespace by name. Names the kernel accepts but [`IfName`] does not are left out.
     pub host: BTreeMap<IfName, ObservedLink>,
+    /// Routes of the host that the kernel did not make by itself.
+    pub host_routes: Vec<Route>,
     /// Namespaces by name.
     pub namespaces: BTreeMap<NsName, ObservedNetns>,
     /// The host's rules and switches.
     pub outside: Outside,
+    /// What is in the namespace directory under a wanted name and is no network namespace, in words.
+    pub junk: BTreeMap<NsName, String>,
 }
 
 /// A namespace as the kernel has it.
@@ -127,10 +133,18 @@ pub struct ObservedNetns {
     pub owned: bool,
     /// Links by name.
     pub links: BTreeMap<IfName, ObservedLink>,
-    /// Routes of the main table, those the kernel made itself (`proto kernel`) left out.
+    /// What it was like before we changed it; absent where we did not.
+    pub before: Option<Before>,
+    /// Routes of all tables, those the kernel made itself (`proto kernel`) left out.
     pub routes: Vec<Route>,
     /// Its own rules, as far as they are of ours.
     pub table: Option<ObservedTable>,
+    /// Policy rules that say that they are ours.
+    pub rules: Vec<Rule>,
+    /// Permanent neighbours.
+    pub neighbours: Vec<Neighbour>,
+    /// Kernel settings that the file has or that we changed, where there are such.
+    pub sysctls: BTreeMap<SysctlKey, String>,
 }
 
 /// A link as the kernel has it.
@@ -188,24 +202,6 @@ pub struct FlowStats {
     pub dropped: u64,
 }
 
-/// As `ip route` prints it.
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { to, via, dev } = self;
-        match (to.prefix_len(), via) {
-            (0, Some(_)) => f.write_str("default")?,
-            _ => write!(f, "{to}")?,
-        }
-        if let Some(via) = via {
-            write!(f, " via {via}")?;
-        }
-        match dev {
-            Some(dev) => write!(f, " dev {dev}"),
-            None => Ok(()),
-        }
-    }
-}
-
 impl Topology {
     /// All ends of all veth pairs, in order.
     pub fn ends(&self) -> impl Iterator<Item = &End> {
@@ -238,6 +234,13 @@ impl Veth {
             (Place::Netns(_), Place::Netns(_)) => [Some(&self.a.link), Some(&self.b.link)],
         };
         ends.into_iter().flatten()
+    }
+}
+
+impl ObservedNetns {
+    /// Whether it is wired by us and was made by somebody else.
+    pub fn adopted(&self) -> bool {
+        self.before.is_some() && !self.owned
     }
 }
 

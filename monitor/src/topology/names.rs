@@ -25,6 +25,10 @@ pub struct Cookie(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddr(pub [u8; 6]);
 
+/// Name of a kernel setting of a network namespace, as its path below `/proc/sys`: `net/ipv4/ip_forward`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SysctlKey(String);
+
 /// Where a link is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
@@ -54,6 +58,20 @@ impl NsName {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl SysctlKey {
+    /// Its path below `/proc/sys`.
+    pub fn path(&self) -> &str {
+        &self.0
+    }
+
+    /// The interface it is about, where it is about one.
+    pub fn interface(&self) -> Option<&str> {
+        let mut parts = self.0.split('/');
+        let (_net, _family, table, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        (matches!(table, "conf" | "neigh") && !matches!(name, "all" | "default")).then_some(name)
     }
 }
 
@@ -90,6 +108,42 @@ impl FromStr for NsName {
             })
             .map_err(|why| NameError(format!("`{}` is no namespace name: {why}", text.escape_debug())))?;
         Ok(Self(text.to_owned()))
+    }
+}
+
+impl FromStr for SysctlKey {
+    type Err = NameError;
+
+    /// As sysctl(8): the first separator, `.` or `/`, is the one; the other then stands for it within names.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let wrong =
+            |why: &str| NameError(format!("`{}` is no sysctl of a namespace: {why}", text.escape_debug()));
+        let path = match text.find(['.', '/']).map(|at| &text[at..=at]) {
+            Some(".") => text
+                .chars()
+                .map(|c| {
+                    if c == '.' {
+                        '/'
+                    } else if c == '/' {
+                        '.'
+                    } else {
+                        c
+                    }
+                })
+                .collect(),
+            _ => text.to_owned(),
+        };
+        let mut parts = path.split('/');
+        if parts.next() != Some("net") || parts.clone().count() == 0 {
+            return Err(wrong("only those that begin with `net.` belong to one"));
+        }
+        if parts.any(|part| matches!(part, "" | "." | "..")) {
+            return Err(wrong("a part of it is empty or names a directory"));
+        }
+        match path.len() <= 255 && path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(Self(path)),
+            false => Err(wrong("it is longer than 255 bytes or has a character that none has")),
+        }
     }
 }
 
@@ -157,6 +211,16 @@ impl fmt::Display for NsName {
 impl fmt::Display for Cookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// As sysctl(8) takes it: with dots, or with slashes where a name has a dot.
+impl fmt::Display for SysctlKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.contains('.') {
+            true => f.write_str(&self.0),
+            false => f.write_str(&self.0.replace('/', ".")),
+        }
     }
 }
 

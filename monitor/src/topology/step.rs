@@ -6,8 +6,10 @@ use ipnet::IpNet;
 
 use super::{
     Route,
-    names::{IfName, LinkId, MacAddr, NsName, Place},
+    adopt::Adopt,
+    names::{IfName, LinkId, MacAddr, NsName, Place, SysctlKey},
     outside::{Knob, Script, TableId},
+    route::{Neighbour, Rule},
 };
 
 /// One change. Steps carry names, never handles or indexes, so a plan needs no result of an earlier step.
@@ -100,14 +102,39 @@ pub enum Step {
         /// Which.
         link: LinkId,
     },
-    /// Add a route to the main table.
+    /// Write down that a namespace somebody else made is wired, or owned, by us, and what it was like before.
+    Adopt {
+        /// Its name.
+        name: NsName,
+        /// Wired or owned.
+        how: Adopt,
+    },
+    /// Forget that: nothing of ours is left in it, or it is owned no more.
+    Leave {
+        /// Its name.
+        name: NsName,
+        /// Wired or owned.
+        how: Adopt,
+    },
+    /// Change a kernel setting of a namespace. What it was before us is written down first, and forgotten when it is that again.
+    SetSysctl {
+        /// In which namespace.
+        netns: NsName,
+        /// Which.
+        key: SysctlKey,
+        /// Before, where there was such.
+        from: Option<String>,
+        /// After.
+        to: String,
+    },
+    /// Add a route.
     AddRoute {
         /// Where.
         place: Place,
         /// Which.
         route: Route,
     },
-    /// Remove a route from the main table.
+    /// Remove a route, of the protocol it says only.
     DeleteRoute {
         /// Where.
         place: Place,
@@ -154,6 +181,34 @@ pub enum Step {
         knob: Knob,
         /// How it was.
         to: bool,
+    },
+    /// Add a policy rule, marked as ours.
+    AddRule {
+        /// Where.
+        place: Place,
+        /// Which.
+        rule: Rule,
+    },
+    /// Remove a policy rule of ours.
+    DeleteRule {
+        /// Where.
+        place: Place,
+        /// Which.
+        rule: Rule,
+    },
+    /// Add a permanent neighbour, instead of what was learnt about it.
+    AddNeighbour {
+        /// Where.
+        place: Place,
+        /// Which.
+        neighbour: Neighbour,
+    },
+    /// Remove a permanent neighbour.
+    DeleteNeighbour {
+        /// Where.
+        place: Place,
+        /// Which.
+        neighbour: Neighbour,
     },
 }
 
@@ -202,6 +257,17 @@ impl Step {
             Self::SetIsolated { link, on } => Self::SetIsolated { link, on: !on },
             Self::SetTable { id, name, update: None, .. } => Self::DeleteTable { id, name },
             Self::TurnOn { link, knob } => Self::PutBack { link, knob, to: false },
+            Self::Adopt { name, how } => Self::Leave { name, how },
+            Self::Leave { name, how } => Self::Adopt { name, how },
+            Self::SetSysctl { netns, key, from: Some(from), to } => {
+                Self::SetSysctl { netns, key, from: Some(to), to: from }
+            }
+            // It came with an interface, and goes with it.
+            Self::SetSysctl { from: None, .. } => return None,
+            Self::AddRule { place, rule } => Self::DeleteRule { place, rule },
+            Self::DeleteRule { place, rule } => Self::AddRule { place, rule },
+            Self::AddNeighbour { place, neighbour } => Self::DeleteNeighbour { place, neighbour },
+            Self::DeleteNeighbour { place, neighbour } => Self::AddNeighbour { place, neighbour },
             Self::DeleteNetns { .. }
             | Self::DeleteLink { .. }
             | Self::Attach { .. }
@@ -263,6 +329,22 @@ impl fmt::Display for Step {
             }
             Self::SetUp { link } => write!(f, "{} link set {} up", At(&link.place), link.name),
             Self::SetDown { link } => write!(f, "{} link set {} down", At(&link.place), link.name),
+            Self::Adopt { name, how: Adopt::Own } => {
+                write!(f, "# {name} exists: it is ours from now on (no ip equivalent)")
+            }
+            Self::Adopt { name, how: _ } => {
+                write!(f, "# {name} exists: it is wired, and stays when it is left (no ip equivalent)")
+            }
+            Self::Leave { name, how: Adopt::Own } => {
+                write!(f, "# {name} is not ours any more (no ip equivalent)")
+            }
+            Self::Leave { name, how: _ } => {
+                write!(f, "# {name} is left as it was before (no ip equivalent)")
+            }
+            Self::SetSysctl { netns, key, from: _, to } => {
+                let quote = if to.contains(char::is_whitespace) { "'" } else { "" };
+                write!(f, "ip netns exec {netns} sysctl -w {quote}{key}={to}{quote}")
+            }
             Self::AddRoute { place, route } => write!(f, "{} route add {route}", At(place)),
             Self::DeleteRoute { place, route } => write!(f, "{} route delete {route}", At(place)),
             Self::SetIsolated { link, on } => {
@@ -280,8 +362,21 @@ impl fmt::Display for Step {
             Self::PutBack { link, knob, to } => {
                 write!(f, "sysctl -w {}={}", Sysctl(link, *knob), u8::from(*to))
             }
+            Self::AddRule { place, rule } => write!(f, "{}{} rule add {rule}", At(place), family(rule)),
+            Self::DeleteRule { place, rule } => write!(f, "{}{} rule delete {rule}", At(place), family(rule)),
+            Self::AddNeighbour { place, neighbour } => {
+                write!(f, "{} neighbour replace {neighbour}", At(place))
+            }
+            Self::DeleteNeighbour { place, neighbour } => {
+                let Neighbour { dev, address, .. } = neighbour;
+                write!(f, "{} neighbour delete {address} dev {dev}", At(place))
+            }
         }
     }
+}
+
+fn family(rule: &Rule) -> &'static str {
+    if rule.ipv6 { " -6" } else { "" }
 }
 
 /// `ip`, or `ip -n NETNS`.

@@ -12,9 +12,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::IpNet;
 use monitor::topology::{
     LinkStats, Observed, ObservedLink, ObservedNetns, Route,
+    adopt::{Adopt, Before},
     execute::Perform,
     names::{Cookie, IfName, LinkId, MacAddr, NsName, Place},
     outside::{ObservedTable, TableId, TableState},
+    route::{Neighbour, Rule},
     step::{NewEnd, Step},
 };
 
@@ -146,7 +148,11 @@ impl Model {
                     inode: 4_026_532_000 + self.cookie,
                     owned: true,
                     links: BTreeMap::from([(lo, self.blank("loopback", 1))]),
+                    before: None,
                     routes: Vec::new(),
+                    rules: Vec::new(),
+                    neighbours: Vec::new(),
+                    sysctls: BTreeMap::new(),
                     table: None,
                 };
                 self.observed.namespaces.insert(name.clone(), netns);
@@ -186,9 +192,10 @@ impl Model {
             }
             Step::SetMtu { link, from, to } => {
                 let seen = self.link(link)?;
-                ensure!(seen.mtu == *from, "MTU {} before, not {from}", seen.mtu);
                 let bridge = seen.kind == "bridge";
-                seen.mtu = *to;
+                // That of a bridge may have followed a port which went by an earlier step.
+                ensure!(seen.mtu == *from || bridge, "MTU {} before, not {from}", seen.mtu);
+                let from = &std::mem::replace(&mut seen.mtu, *to);
                 // A request for what is there already changes nothing, so it pins nothing (`netif_set_mtu_ext`).
                 if bridge && from != to {
                     self.pinned.insert(link.name.clone());
@@ -217,6 +224,49 @@ impl Model {
                 self.flush(link, |_| true);
             }
             Step::AddRoute { place, route } => self.add_route(place, route)?,
+            Step::Adopt { name, how: Adopt::Own } => self.netns(name)?.owned = true,
+            Step::Adopt { name, .. } => {
+                let lo_up = self.netns(name)?.links.values().any(|link| link.kind == "loopback" && link.up);
+                let netns = self.netns(name)?;
+                ensure!(!netns.owned, "ours is adopted");
+                netns.before.get_or_insert(Before { lo_up, ..Before::default() });
+            }
+            Step::Leave { name, how: Adopt::Own } => self.netns(name)?.owned = false,
+            Step::Leave { name, .. } => self.netns(name)?.before = None,
+            Step::SetSysctl { netns, key, from, to } => {
+                let seen = self.netns(netns)?;
+                let was = seen.sysctls.insert(key.clone(), to.clone());
+                ensure!(was == *from, "`{was:?}` before, not `{from:?}`");
+                let before = seen.before.get_or_insert_default();
+                let first = before.sysctls.entry(key.clone()).or_insert_with(|| was.unwrap_or_default());
+                if first == to {
+                    before.sysctls.remove(key);
+                }
+            }
+            Step::AddRule { place, rule } => {
+                let rules = self.rules(place)?;
+                rules.push(rule.clone());
+                rules.sort();
+            }
+            Step::DeleteRule { place, rule } => {
+                let rules = self.rules(place)?;
+                let at = rules.iter().position(|found| found == rule).context("No such file or directory")?;
+                rules.remove(at);
+            }
+            Step::AddNeighbour { place, neighbour } => {
+                self.link(&LinkId { place: place.clone(), name: neighbour.dev.clone() })?;
+                let neighbours = self.neighbours(place)?;
+                neighbours.retain(|found| (&found.dev, found.address) != (&neighbour.dev, neighbour.address));
+                neighbours.push(neighbour.clone());
+                neighbours.sort();
+            }
+            Step::DeleteNeighbour { place, neighbour } => {
+                let same =
+                    |found: &Neighbour| (&found.dev, found.address) == (&neighbour.dev, neighbour.address);
+                let neighbours = self.neighbours(place)?;
+                let at = neighbours.iter().position(same).context("No such file or directory")?;
+                neighbours.remove(at);
+            }
             Step::SetIsolated { link, on } => {
                 let seen = self.link(link)?;
                 ensure!(seen.bridge.is_some(), "{link} is no port");
@@ -243,11 +293,7 @@ impl Model {
             }
             Step::DeleteRoute { place, route } => {
                 let routes = self.routes(place)?;
-                let same = |found: &Route| {
-                    found.to == route.to
-                        && found.via == route.via
-                        && (route.dev.is_none() || found.dev == route.dev)
-                };
+                let same = |found: &Route| route.fits(found);
                 let at = routes.iter().position(same).context("No such process")?;
                 routes.remove(at);
             }
@@ -292,6 +338,9 @@ impl Model {
     fn remove(&mut self, link: &LinkId) {
         for gone in [Some(link.clone()), self.peers.get(link).cloned()].into_iter().flatten() {
             self.flush(&gone, |_| true);
+            if let Ok(neighbours) = self.neighbours(&gone.place) {
+                neighbours.retain(|found| found.dev != gone.name);
+            }
             self.peers.remove(&gone);
             if let Ok(links) = self.links(&gone.place) {
                 links.remove(&gone.name);
@@ -348,6 +397,20 @@ impl Model {
         }
     }
 
+    fn rules(&mut self, place: &Place) -> Result<&mut Vec<Rule>> {
+        match place {
+            Place::Host => bail!("the host's rules are not modelled"),
+            Place::Netns(name) => Ok(&mut self.netns(name)?.rules),
+        }
+    }
+
+    fn neighbours(&mut self, place: &Place) -> Result<&mut Vec<Neighbour>> {
+        match place {
+            Place::Host => bail!("the host's neighbours are not modelled"),
+            Place::Netns(name) => Ok(&mut self.netns(name)?.neighbours),
+        }
+    }
+
     fn add_route(&mut self, place: &Place, route: &Route) -> Result<()> {
         let links = self.links(place)?.clone();
         let reaches = |link: &ObservedLink| {
@@ -360,7 +423,7 @@ impl Model {
         };
         let full = Route { dev: Some(dev.clone()), ..route.clone() };
         let routes = self.routes(place)?;
-        ensure!(!routes.iter().any(|found| found.to == route.to), "File exists");
+        ensure!(!routes.iter().any(|found| found.collides(route)), "File exists");
         routes.push(full);
         routes.sort();
         Ok(())

@@ -9,7 +9,7 @@ use super::{Finding, source::Source};
 const ARROWS: &[(&str, &[&str])] = &[
     ("topology", &[]),
     ("sample", &["topology::names"]),
-    ("netns", &["topology::names"]),
+    ("netns", &["topology::names", "topology::adopt"]),
     ("holders", &["netns", "topology::names"]),
     ("config", &["topology"]),
     ("ledger", &["sample", "topology::names"]),

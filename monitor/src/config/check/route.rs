@@ -1,6 +1,12 @@
 //! Routes of a namespace: whether the kernel would take them, given the interfaces of the file.
 
+use std::ops::RangeInclusive;
+
 use super::*;
+use crate::topology::{
+    names::SysctlKey,
+    route::{MAIN, Neighbour, OURS, RouteKind, Rule, default_metric},
+};
 
 impl Check<'_> {
     /// The routes of one namespace with these ends.
@@ -10,12 +16,14 @@ impl Check<'_> {
         written: &file::Namespace,
         ends: Option<&Vec<&End>>,
     ) -> Vec<Route> {
+        // It may have interfaces that the file does not know.
+        let adopted = written.adopt.is_some();
         let ends = ends.map_or(&[][..], Vec::as_slice);
         let mut seen = BTreeSet::new();
         let mut routes = Vec::new();
         for at in &written.route {
-            let Some(route) = self.route(netns, at, ends) else { continue };
-            if !seen.insert(route.to) {
+            let Some(route) = self.route(netns, at, ends, adopted) else { continue };
+            if !seen.insert((route.to, route.table, route.metric)) {
                 self.say(at.to.span(), format!("the route to {} is in this namespace twice", route.to));
             }
             routes.push(route);
@@ -23,8 +31,23 @@ impl Check<'_> {
         routes
     }
 
-    fn route(&mut self, netns: &NsName, written: &file::Route, ends: &[&End]) -> Option<Route> {
-        let file::Route { to, via, dev } = written;
+    fn route(
+        &mut self,
+        netns: &NsName,
+        written: &file::Route,
+        ends: &[&End],
+        adopted: bool,
+    ) -> Option<Route> {
+        let file::Route { to, via, dev, table, metric, src, kind } = written;
+        let kind = match kind {
+            file::RouteKind::Unicast => RouteKind::Unicast,
+            file::RouteKind::Blackhole => RouteKind::Blackhole,
+            file::RouteKind::Unreachable => RouteKind::Unreachable,
+            file::RouteKind::Prohibit => RouteKind::Prohibit,
+        };
+        if let Some(at) = via.as_ref().or(dev.as_ref()).filter(|_| kind != RouteKind::Unicast) {
+            self.say(at.span(), "a route that drops packets sends them nowhere".to_owned());
+        }
         let next = match via.as_ref().map(|via| (via, via.get_ref().parse::<IpAddr>())) {
             None => None,
             Some((_, Ok(next))) => Some(next),
@@ -44,7 +67,26 @@ impl Check<'_> {
             None => None,
             Some(text) => Some(self.parse(text)?),
         };
-        if next.is_none() && dev.is_none() {
+        let table = table.as_ref().map_or(Some(MAIN), |table| self.table(table))?;
+        let metric = match metric {
+            None => default_metric(&destination),
+            Some(metric) => self.number(metric, 0..=i64::from(u32::MAX), "metric")?,
+        };
+        let src = match src {
+            None => None,
+            Some(text) => match text.get_ref().parse::<IpAddr>() {
+                Ok(src) if src.is_ipv4() == destination.addr().is_ipv4() => Some(src),
+                Ok(src) => {
+                    self.say(text.span(), format!("{src} and {destination} are not of one family"));
+                    None
+                }
+                Err(_) => {
+                    self.say(text.span(), format!("`{}` is no IP address", text.get_ref().escape_debug()));
+                    None
+                }
+            },
+        };
+        if next.is_none() && dev.is_none() && kind == RouteKind::Unicast {
             self.say(to.span(), format!("the route to {destination} says neither `via` nor `dev`"));
         }
         // With a mistake in an interface, the rest cannot be told.
@@ -52,17 +94,127 @@ impl Check<'_> {
             return None;
         }
         if let (Some(name), Some(text)) = (&dev_name, dev)
+            && !adopted
             && !ends.iter().any(|end| end.link.name == *name)
         {
             self.say(text.span(), format!("namespace {netns} has no interface {name} in the file"));
             return None;
         }
         if let (Some(next), Some(via)) = (next, via)
+            && !adopted
             && let Some(what) = unreachable(netns, destination, next, dev_name.as_ref(), ends)
         {
             self.say(via.span(), what);
         }
-        Some(Route { to: destination, via: next, dev: dev_name })
+        if let (Some(address), Some(text)) = (src, written.src.as_ref())
+            && !adopted
+            && !ends
+                .iter()
+                .any(|end| end.addresses.iter().chain(&end.pools).any(|net| net.contains(&address)))
+        {
+            self.say(text.span(), format!("{address} is in no network of {netns}"));
+        }
+        Some(Route { kind, table, metric, src, ..Route::new(destination, next, dev_name) })
+    }
+
+    /// The number of a routing table.
+    fn table(&mut self, written: &Spanned<i64>) -> Option<u32> {
+        self.number(written, 1..=i64::from(u32::MAX), "table")
+    }
+
+    fn number(&mut self, written: &Spanned<i64>, range: RangeInclusive<i64>, what: &str) -> Option<u32> {
+        let number = *written.get_ref();
+        match u32::try_from(number).ok().filter(|_| range.contains(&number)) {
+            Some(number) => Some(number),
+            None => {
+                let (first, last) = (range.start(), range.end());
+                self.say(written.span(), format!("{what} {number} is not from {first} to {last}"));
+                None
+            }
+        }
+    }
+
+    /// Policy rules of one namespace.
+    pub(super) fn rules(&mut self, written: &file::Namespace) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for at in &written.rule {
+            let file::Rule { priority, from, to, iif, oif, fwmark, table, ipv6 } = at;
+            let prefixes = [from, to].map(|text| {
+                let text = text.as_ref()?;
+                match destination(text.get_ref(), Some(IpAddr::from([0; 4]))) {
+                    Ok(prefix) => Some(prefix),
+                    Err(what) => {
+                        self.say(text.span(), what);
+                        None
+                    }
+                }
+            });
+            let families: Vec<bool> =
+                prefixes.iter().flatten().map(|prefix| prefix.addr().is_ipv6()).collect();
+            if let ([a, b], Some(to)) = (&families[..], to)
+                && a != b
+            {
+                self.say(to.span(), "`from` and `to` are not of one family".to_owned());
+            }
+            let names = [iif, oif].map(|text| text.as_ref().and_then(|text| self.parse(text)));
+            let [from, to] = prefixes;
+            let [iif, oif] = names;
+            let fwmark =
+                fwmark.as_ref().and_then(|mark| self.number(mark, 0..=i64::from(u32::MAX), "fwmark"));
+            let priority_ = self.number(priority, 1..=32765, "priority");
+            let (Some(priority_), Some(table)) = (priority_, self.table(table)) else { continue };
+            let ipv6 = families.first().copied().unwrap_or(*ipv6);
+            let rule = Rule { priority: priority_, ipv6, from, to, iif, oif, fwmark, table };
+            if rules.contains(&rule) {
+                self.say(priority.span(), format!("this rule, `{rule}`, is in this namespace twice"));
+                continue;
+            }
+            rules.push(rule);
+        }
+        rules
+    }
+
+    /// Permanent neighbours of one namespace.
+    pub(super) fn neighbours(&mut self, written: &file::Namespace) -> Vec<Neighbour> {
+        let mut neighbours: Vec<Neighbour> = Vec::new();
+        for file::Neighbour { address, mac, dev } in &written.neighbour {
+            let Ok(found) = address.get_ref().parse::<IpAddr>() else {
+                let what = format!("`{}` is no IP address", address.get_ref().escape_debug());
+                self.say(address.span(), what);
+                continue;
+            };
+            let (mac, dev) = (self.parse::<MacAddr>(mac), self.parse::<IfName>(dev));
+            let (Some(mac), Some(dev)) = (mac, dev) else { continue };
+            if neighbours.iter().any(|other| other.address == found && other.dev == dev) {
+                self.say(address.span(), format!("neighbour {found} on {dev} is in this namespace twice"));
+                continue;
+            }
+            neighbours.push(Neighbour { dev, address: found, mac: Some(mac), protocol: OURS });
+        }
+        neighbours
+    }
+
+    /// Kernel settings of one namespace: those that set others first.
+    pub(super) fn sysctls(&mut self, written: &file::Namespace) -> Vec<(SysctlKey, String)> {
+        let mut sysctls: Vec<(SysctlKey, String)> = Vec::new();
+        for (name, value) in &written.sysctl {
+            let Some(key) = self.parse::<SysctlKey>(name) else { continue };
+            let text = match value.get_ref() {
+                file::Setting::Number(number) => number.to_string(),
+                file::Setting::Text(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+            };
+            if text.is_empty() || text.contains(|c: char| c.is_control()) {
+                self.say(value.span(), format!("sysctl {key} has no value that could be written"));
+            } else if sysctls.iter().any(|(other, _)| *other == key) {
+                self.say(name.span(), format!("sysctl {key} is in this namespace twice"));
+            } else {
+                sysctls.push((key, text));
+            }
+        }
+        let sets_others =
+            |key: &SysctlKey| key.path().contains("/all/") || key.path().ends_with("/ip_forward");
+        sysctls.sort_by_key(|(key, _)| (!sets_others(key), key.clone()));
+        sysctls
     }
 }
 

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::{
     super::{
-        Bridge, End, Observed, ObservedLink, Route, Topology, Veth,
-        names::{IfName, LinkId, MacAddr, NsName, Place},
+        Bridge, End, Observed, ObservedLink, Veth,
+        names::{IfName, LinkId, MacAddr},
         step::{NewEnd, Step},
     },
     PlanOptions,
@@ -19,12 +19,12 @@ const DEFAULT_MTU: u32 = 1500;
 
 /// The steps so far, and what the kernel will have after them.
 pub(super) struct Plan<'a> {
-    observed: &'a Observed,
+    pub(super) observed: &'a Observed,
     options: PlanOptions,
     addresses: BTreeMap<LinkId, Vec<IpNet>>,
-    removal: Removal<'a>,
+    pub(super) removal: Removal<'a>,
     /// Links that lose their IPv4 routes by a step of this plan.
-    flushed: BTreeSet<LinkId>,
+    pub(super) flushed: BTreeSet<LinkId>,
     /// Ports that may talk to some others: rules keep them apart from the rest.
     excepted: BTreeSet<IfName>,
     pub(super) steps: Vec<Step>,
@@ -40,14 +40,6 @@ impl<'a> Plan<'a> {
         steps: Vec<Step>,
     ) -> Self {
         Self { observed, options, addresses, removal, flushed: BTreeSet::new(), excepted, steps }
-    }
-
-    pub(super) fn namespaces(&mut self, desired: &Topology) {
-        for netns in &desired.namespaces {
-            if !self.observed.namespaces.contains_key(&netns.name) {
-                self.steps.push(Step::CreateNetns { name: netns.name.clone() });
-            }
-        }
     }
 
     pub(super) fn bridge(&mut self, bridge: &Bridge) {
@@ -119,49 +111,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    pub(super) fn loopbacks(&mut self, desired: &Topology) {
-        let Ok(lo) = "lo".parse::<IfName>() else { return };
-        for netns in &desired.namespaces {
-            let link = LinkId::inside(netns.name.clone(), lo.clone());
-            // A new namespace has it down.
-            let up = self.seen(&link).is_some_and(|seen| seen.up);
-            match (netns.lo_up, up) {
-                (true, false) => self.steps.push(Step::SetUp { link }),
-                (false, true) => self.steps.push(Step::SetDown { link }),
-                _ => {}
-            }
-        }
-    }
-
-    pub(super) fn routes(&mut self, desired: &Topology) {
-        for netns in &desired.namespaces {
-            let seen = self.observed.namespaces.get(&netns.name);
-            let left: Vec<&Route> = seen
-                .into_iter()
-                .flat_map(|seen| &seen.routes)
-                .filter(|route| !self.goes(&netns.name, route))
-                .collect();
-            let place = Place::Netns(netns.name.clone());
-            for route in &netns.routes {
-                let mut same: Vec<&Route> =
-                    left.iter().copied().filter(|found| found.to == route.to).collect();
-                let fits = |found: &&Route| {
-                    found.via == route.via && (route.dev.is_none() || route.dev == found.dev)
-                };
-                if same.iter().any(fits) {
-                    continue;
-                }
-                // The kernel takes one route to a destination, for one metric.
-                for other in same.drain(..) {
-                    self.steps.push(Step::DeleteRoute { place: place.clone(), route: other.clone() });
-                }
-                self.steps.push(Step::AddRoute { place: place.clone(), route: route.clone() });
-            }
-        }
-    }
-
     /// The link as it is after the steps so far; absent when it is to be made.
-    fn seen(&self, link: &LinkId) -> Option<&'a ObservedLink> {
+    pub(super) fn seen(&self, link: &LinkId) -> Option<&'a ObservedLink> {
         self.observed.link(link).filter(|_| !self.removal.is_gone(link))
     }
 
@@ -208,13 +159,5 @@ impl<'a> Plan<'a> {
         self.steps.extend(extra.iter().map(delete));
         let missing = wanted.iter().filter(|address| !has.contains(address));
         self.steps.extend(missing.map(|address| Step::AddAddress { link: link.clone(), address: *address }));
-    }
-
-    /// Whether a route goes by a step so far, with its link or with the link's addresses.
-    fn goes(&self, netns: &NsName, route: &Route) -> bool {
-        route.dev.as_ref().is_some_and(|dev| {
-            let link = LinkId::inside(netns.clone(), dev.clone());
-            self.removal.is_gone(&link) || (route.to.addr().is_ipv4() && self.flushed.contains(&link))
-        })
     }
 }

@@ -1,0 +1,119 @@
+//! One namespace: looking into it, adopting and leaving it, its sysctls.
+
+use anyhow::Context as _;
+
+use super::{
+    Kernel,
+    session::{NetlinkError, session},
+};
+use crate::{
+    netns::{
+        self,
+        sysctl::{self, SysctlError},
+    },
+    topology::{
+        ObservedNetns,
+        adopt::{Adopt, Before},
+        names::{Cookie, NsName, SysctlKey},
+    },
+};
+
+impl Kernel {
+    /// What a namespace is like, with these sysctls and those that were changed.
+    pub(super) fn observe_netns(
+        &self,
+        name: &NsName,
+        mut sysctls: Vec<SysctlKey>,
+    ) -> anyhow::Result<ObservedNetns> {
+        netns::inside(&self.netns_dir, name, || {
+            let netns::Identity { cookie, inode } = netns::own_identity()?;
+            let before = self.records.befores.of(name, cookie);
+            sysctls.extend(before.iter().flat_map(|before| before.sysctls.keys().cloned()));
+            let mut observed = session(async |session| {
+                let links = session.links(&self.tag, self.group).await?;
+                let (routes, rules) = (session.routes(&links).await?, session.rules().await?);
+                let neighbours = session.neighbours(&links).await?;
+                let (sysctls, owned) = (Default::default(), false);
+                Ok::<_, NetlinkError>(ObservedNetns {
+                    cookie,
+                    inode,
+                    owned,
+                    links,
+                    before,
+                    routes,
+                    rules,
+                    neighbours,
+                    sysctls,
+                    table: None,
+                })
+            })
+            .with_context(|| format!("cannot look into namespace {name}"))?;
+            observed.owned = self.records.owns(name, cookie);
+            observed.table =
+                if observed.owned || observed.before.is_some() { self.table_inside()? } else { None };
+            // One that cannot be read is not what is wanted: writing it says why.
+            observed.sysctls =
+                sysctls.into_iter().filter_map(|key| Some((key.clone(), sysctl::read(&key).ok()?))).collect();
+            anyhow::Ok(observed)
+        })?
+    }
+
+    pub(super) fn adopt(&self, name: &NsName, how: Adopt) -> anyhow::Result<()> {
+        if how == Adopt::Own {
+            return Ok(netns::own(&self.netns_dir, &self.records, name)?);
+        }
+        let (cookie, before) = self.before(name)?;
+        Ok(self.records.befores.write(name, cookie, &before)?)
+    }
+
+    pub(super) fn leave(&self, name: &NsName, how: Adopt) -> anyhow::Result<()> {
+        match how {
+            Adopt::Own => Ok(netns::disown(&self.records, name)?),
+            _ => Ok(self.records.befores.remove(name)?),
+        }
+    }
+
+    /// What is written down of a namespace; what it is like now where nothing is.
+    fn before(&self, name: &NsName) -> anyhow::Result<(Cookie, Before)> {
+        netns::inside(&self.netns_dir, name, || {
+            let cookie = netns::own_identity()?.cookie;
+            if let Some(before) = self.records.befores.of(name, cookie) {
+                return Ok((cookie, before));
+            }
+            let links = session(async |session| session.links(&self.tag, self.group).await)?;
+            let lo_up = links.iter().any(|(name, link)| name.as_str() == "lo" && link.up);
+            Ok((cookie, Before { lo_up, ..Before::default() }))
+        })?
+    }
+
+    /// Writes down what was before, then changes the value; the other way round when it becomes what it was before.
+    pub(super) fn set_sysctl(&self, name: &NsName, key: &SysctlKey, value: &str) -> anyhow::Result<()> {
+        let (cookie, mut before) = self.before(name)?;
+        let earlier = before.sysctls.get(key).cloned();
+        let puts_back = earlier.as_deref() == Some(value);
+        let inside = |work: &(dyn Fn() -> Result<String, SysctlError> + Sync)| {
+            Ok::<_, anyhow::Error>(netns::inside(&self.netns_dir, name, work)??)
+        };
+        if earlier.is_none() {
+            before.sysctls.insert(key.clone(), inside(&|| sysctl::read(key))?);
+            self.records.befores.write(name, cookie, &before)?;
+        }
+        let written = inside(&|| sysctl::write(key, value).map(|()| String::new()));
+        match written {
+            // Its interface is gone.
+            Err(error) if puts_back && matches!(error.downcast_ref(), Some(SysctlError::Unknown(_))) => {}
+            // Nothing was changed, so nothing is to be put back.
+            Err(error) if earlier.is_none() => {
+                before.sysctls.remove(key);
+                self.records.befores.write(name, cookie, &before)?;
+                return Err(error);
+            }
+            written => drop(written?),
+        }
+        if puts_back {
+            before.sysctls.remove(key);
+            self.records.befores.write(name, cookie, &before)?;
+        }
+        Ok(())
+    }
+}
