@@ -57,6 +57,7 @@ pub enum End {
 ///
 /// # Panics
 /// When it cannot be started or traced.
+#[expect(clippy::zombie_processes, reason = "it is waited for with waitpid, which tells what a tracer needs")]
 pub fn kill_at(command: &mut Command, nth: usize) -> End {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     trace(command);

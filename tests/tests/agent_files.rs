@@ -64,7 +64,7 @@ fn refuses(make: &[&str], name: &str) {
     let _host = TestHost::quiet();
     make.iter().for_each(|args| drop(ip(args)));
     let before = wiring();
-    let file = write_config(TWO);
+    let file = write_config(&TWO.replace("name = \"blue\"\n", "name = \"blue\"\nadopt = false\n"));
     let outcome = run(&["apply", file]);
     assert_eq!(outcome.code, Some(1), "{outcome:#?}");
     assert!(outcome.stderr.contains(name), "{outcome:#?}");

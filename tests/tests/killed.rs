@@ -35,6 +35,9 @@ const ENDLESS: usize = 5_000;
 /// Names, states and addresses, without what is another one every time.
 fn wired() -> String {
     let mut lines = Vec::new();
+    for place in [&[][..], &["netns", "exec", "blue"], &["netns", "exec", "red"]] {
+        lines.push(rules(place));
+    }
     for place in ["", "-n blue ", "-n red "] {
         let addresses = ip(&format!("{place}-br -4 address show"));
         lines.extend(addresses.lines().map(|line| {
@@ -53,7 +56,10 @@ fn wired() -> String {
 }
 
 fn assert_nothing_is_left(nth: usize) {
-    assert_eq!(links(), ["lo"], "{nth}");
+    let links: Vec<String> = links().into_iter().filter(|name| !name.starts_with("up")).collect();
+    assert_eq!(links, ["lo"], "{nth}");
+    // A killed process leaves its `nft` running to its end.
+    until_equal(SOON, "no rules", || (rules(&[]), String::new()));
     assert_eq!(fs::read_dir("/run/netns").expect("a directory").count(), 0, "{nth}");
     assert!(!Path::new("/run/netns-monitor").exists(), "{nth}");
     assert_eq!(pins(), [""; 0], "{nth}");
@@ -62,13 +68,13 @@ fn assert_nothing_is_left(nth: usize) {
 /// Kills `verb` at its first, then at its `stride`-th system call further on, and so on to its end. `before` and `after` get
 /// how often it was killed.
 fn killed_everywhere(
+    file: &str,
     attach: &str,
     verb: &str,
     stride: usize,
     mut before: impl FnMut(),
     mut after: impl FnMut(usize),
 ) -> usize {
-    let file = write_config(FILE);
     for (times, nth) in (1..ENDLESS).step_by(stride).enumerate() {
         before();
         match kill_at(Command::new(binary()).args(["--attach", attach, verb, file]), nth) {
@@ -84,6 +90,20 @@ fn killed_everywhere(
     panic!("{verb} is not done after {ENDLESS} system calls");
 }
 
+/// What `nft` lists in a place, without the names that hold fingerprints.
+fn rules(place: &[&str]) -> String {
+    let nft: Vec<&str> = match place {
+        [] => vec!["nft"],
+        place => [&["ip"], place, &["nft"]].concat(),
+    };
+    let output = Command::new(nft[0]).args(&nft[1..]).args(["-s", "list", "ruleset"]).output().expect("nft");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.contains("stamp-")).collect();
+    // Tables are listed as they were made.
+    lines.sort_unstable();
+    lines.join("\n").trim().to_owned()
+}
+
 fn golden(attach: &str, file: &str) -> String {
     run_well(&["--attach", attach, "apply", file]);
     let golden = wired();
@@ -93,10 +113,11 @@ fn golden(attach: &str, file: &str) -> String {
 }
 
 /// Every other time `gc` comes before the next run.
-fn apply_killed_everywhere(attach: &'static str, stride: usize) -> usize {
-    let file = write_config(FILE);
+fn apply_killed_everywhere(file: &str, attach: &'static str, stride: usize) -> usize {
+    let file = write_config(file);
     let golden = golden(attach, file);
     killed_everywhere(
+        file,
         attach,
         "apply",
         stride,
@@ -118,11 +139,11 @@ fn apply_killed_everywhere(attach: &'static str, stride: usize) -> usize {
     )
 }
 
-fn destroy_killed_everywhere(attach: &'static str, stride: usize) -> usize {
-    let file = write_config(FILE);
+fn destroy_killed_everywhere(file: &str, attach: &'static str, stride: usize) -> usize {
+    let file = write_config(file);
     let golden = golden(attach, file);
     let build = || drop(run_well(&["--attach", attach, "apply", file]));
-    killed_everywhere(attach, "destroy", stride, build, |nth| {
+    killed_everywhere(file, attach, "destroy", stride, build, |nth| {
         if nth % 2 == 0 {
             run_well(&["--attach", attach, "gc"]);
         }
@@ -138,19 +159,35 @@ fn destroy_killed_everywhere(attach: &'static str, stride: usize) -> usize {
 #[test]
 fn apply_killed_at_every_system_call_that_changes_something_converges() {
     let _host = TestHost::quiet();
-    assert!(apply_killed_everywhere("none", 1) > 50);
+    assert!(apply_killed_everywhere(FILE, "none", 1) > 50);
 }
 
 #[test]
 fn destroy_killed_at_every_system_call_that_changes_something_converges() {
     let _host = TestHost::quiet();
-    assert!(destroy_killed_everywhere("none", 1) > 20);
+    assert!(destroy_killed_everywhere(FILE, "none", 1) > 20);
 }
 
 #[test]
 fn killed_while_it_attaches_and_detaches_it_converges_too() {
     let _host = TestHost::quiet();
     // A prime, so that every kind of call has its turn.
-    assert!(apply_killed_everywhere("auto", 7) > 20);
-    assert!(destroy_killed_everywhere("auto", 7) > 5);
+    assert!(apply_killed_everywhere(FILE, "auto", 7) > 20);
+    assert!(destroy_killed_everywhere(FILE, "auto", 7) > 5);
+}
+
+/// NAT, a published port, isolated ports, rules, a policy rule and a sysctl of a namespace.
+#[test]
+fn killed_among_rules_and_settings_it_converges_too() {
+    let _host = TestHost::quiet();
+    ip("link add up0 type veth peer name up1");
+    ip("address add 203.0.113.1/24 dev up0");
+    ip("link set up0 up");
+    let file = FILE.replace("[[namespace]]\nname = \"blue\"", "nat = true\nisolate = true\n\n[[namespace]]\nname = \"blue\"\n\
+        publish = \"8080:80\"\nsysctl = { \"net.ipv4.ip_forward\" = 1 }\nrule = [{ priority = 9, table = 9 }]\n\
+        firewall = { input = { policy = \"drop\" } }");
+    assert!(apply_killed_everywhere(&file, "none", 5) > 15);
+    assert!(destroy_killed_everywhere(&file, "none", 5) > 5);
+    let switch = fs::read_to_string("/proc/sys/net/ipv4/conf/up0/forwarding").expect("a switch");
+    assert_eq!(switch, "0\n");
 }

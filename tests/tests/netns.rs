@@ -135,7 +135,10 @@ fn an_empty_file_left_by_a_crash_is_used_again_only_with_our_record() {
     assert_eq!(ip("netns list").trim(), "ours");
     leave("/run/netns/theirs");
     let refused = netns::create(dir(), &records(), &name("theirs")).expect_err("somebody else's");
-    assert!(refused.to_string().contains("/run/netns/theirs exists already"), "{refused}");
+    assert!(
+        refused.to_string().contains("/run/netns/theirs is no network namespace but an ordinary file"),
+        "{refused}"
+    );
     assert!(Path::new("/run/netns/theirs").exists());
 }
 

@@ -195,13 +195,11 @@ fn each_step_is_shown_by_ip_and_its_undo_takes_it_back() {
         check(Step::SetUp { link: link(up) }, &is_up);
     }
     let place = Place::Netns(netns("blue"));
-    let default =
-        Route { to: "0.0.0.0/0".parse().expect("a prefix"), via: Some([198, 51, 100, 1].into()), dev: None };
+    let default = Route::new("0.0.0.0/0".parse().expect("a prefix"), Some([198, 51, 100, 1].into()), None);
     check(Step::AddRoute { place: place.clone(), route: default }, &|| {
         ip("-n blue route").contains("default via 198.51.100.1 dev eth0")
     });
-    let direct =
-        Route { to: "203.0.113.0/24".parse().expect("a prefix"), via: None, dev: Some(ifname("eth0")) };
+    let direct = Route::new("203.0.113.0/24".parse().expect("a prefix"), None, Some(ifname("eth0")));
     check(Step::AddRoute { place, route: direct }, &|| {
         ip("-n blue route").contains("203.0.113.0/24 dev eth0")
     });

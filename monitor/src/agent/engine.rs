@@ -247,6 +247,7 @@ impl Engine {
         for (what, removed) in [
             ("netns", fs::remove_dir(run_dir.join("netns"))),
             ("before", fs::remove_dir(run_dir.join("before"))),
+            ("switches.new", fs::remove_file(run_dir.join("switches.new"))),
             ("lock", fs::remove_file(run_dir.join("lock"))),
             ("", fs::remove_dir(run_dir)),
         ] {

@@ -1,7 +1,7 @@
 //! Switches of the host's links below `/proc/sys/net`, and the note of how they were before.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -61,10 +61,10 @@ impl Before {
     pub(super) fn turn_on(&self, link: &IfName, knob: Knob) -> anyhow::Result<()> {
         let mut noted = self.read()?;
         let key = (link.clone(), knob);
-        if !noted.contains_key(&key) {
-            let was = of(link).find(|(found, _)| *found == key).map(|(_, was)| was);
-            let was = was.with_context(|| format!("there is no {}", path(link, knob).display()))?;
-            noted.insert(key, was);
+        let was = of(link).find(|(found, _)| *found == key).map(|(_, was)| was);
+        let was = was.with_context(|| format!("there is no {}", path(link, knob).display()))?;
+        if let Entry::Vacant(entry) = noted.entry(key) {
+            entry.insert(was);
             self.write(&noted)?;
         }
         write(link, knob, true)
