@@ -27,11 +27,15 @@ use nix::{
 use crate::topology::names::{Cookie, NsName};
 
 mod before;
+mod enter;
+mod held;
 mod records;
 mod stale;
 pub mod sysctl;
 
 pub use before::Befores;
+pub use enter::{become_program, enter};
+pub use held::{Held, Running, hold};
 pub use records::Records;
 pub use stale::{Stale, clear, stale};
 
@@ -211,6 +215,30 @@ pub fn list(dir: &Path) -> Result<Vec<(NsName, Identity)>, NetnsError> {
 /// # Errors
 /// The name is taken; the kernel refused. Then nothing is left behind.
 pub fn create(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsError> {
+    name_it(dir, records, name, || {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(failed("unshare", &dir.join(name.as_str())))
+    })
+}
+
+/// Gives the namespace of a process a name, and makes it ours.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_of(dir: &Path, records: &Records, name: &NsName, pid: u32) -> Result<(), NetnsError> {
+    let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let netns = File::open(&path).map_err(failed_io("open", &path))?;
+    name_it(dir, records, name, || {
+        setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).map_err(failed("setns", &path))
+    })
+}
+
+/// Names the namespace that `go` takes a fresh thread to.
+fn name_it(
+    dir: &Path,
+    records: &Records,
+    name: &NsName,
+    go: impl FnOnce() -> Result<(), NetnsError> + Send,
+) -> Result<(), NetnsError> {
     let _lock = lock(dir)?;
     share(dir)?;
     let path = dir.join(name.as_str());
@@ -223,7 +251,7 @@ pub fn create(dir: &Path, records: &Records, name: &NsName) -> Result<(), NetnsE
         });
     }
     let made = on_thread(|| {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(failed("unshare", &path))?;
+        go()?;
         records.write(name, own_identity()?.cookie)?;
         let placeholder = OpenOptions::new().read(true).write(true).create_new(true).mode(0o0).open(&path);
         drop(placeholder.map_err(|error| match error.kind() {

@@ -401,7 +401,8 @@ fn errors_say_what_was_asked_of_which_link_and_what_to_try() {
 fn with_watch<T>(file: Option<&Path>, work: impl AsyncFnOnce(&mut Watch) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let mut watch = Watch::new(Path::new("/run/netns"), file, "netns-monitor").expect("a watch");
+        let mut watch = Watch::new(Path::new("/run/netns"), Path::new("/run/runs"), file, "netns-monitor")
+            .expect("a watch");
         work(&mut watch).await
     })
 }

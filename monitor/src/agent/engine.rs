@@ -5,6 +5,7 @@ mod gc;
 use std::{
     collections::BTreeSet,
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -13,17 +14,22 @@ use anyhow::Context as _;
 use tracing::{debug, info, warn};
 
 pub use self::gc::Garbage;
-use super::{Failure, assemble::assemble, lock::RunLock};
+use super::{
+    Failure,
+    assemble::assemble,
+    lock::RunLock,
+    runs::{Network, Run, Runs},
+};
 use crate::{
     netns,
     probe::{self, AttachChoice, Attached, Enter, Probes, Reading, Readings, Side, Target, bpffs},
     reconcile::{Kernel, Performing},
     sample::{AgentSample, AttachMode, Sample},
     topology::{
-        Observed, Topology,
+        Observed, Topology, allocate,
         execute::{self, Perform},
         names::{Cookie, IfName, LinkId, NsName, Place},
-        outside::Family,
+        outside::{Family, Outside},
         plan::{self, PlanOptions},
         step::Step,
     },
@@ -164,7 +170,17 @@ impl Engine {
     /// The stage that failed. What the steps before had done is undone.
     pub fn pass(&self, topology: &Topology, progress: &mut dyn FnMut(&Step)) -> Result<Pass, PassError> {
         let _one_at_a_time = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Commands that live keep what they have; those that ended are not wanted any more.
+        let runs = Runs::new(&self.host.run_dir);
+        for run in runs.dead() {
+            runs.remove(&run.name).map_err(at("observe"))?;
+        }
         let mut observed = self.observe(topology).map_err(at("observe"))?;
+        let mut topology = topology.clone();
+        let alive: Vec<_> =
+            runs.alive().into_iter().filter(|run| observed.namespaces.contains_key(&run.name)).collect();
+        alive.iter().for_each(|run| run.add_to(&mut topology));
+        let topology = &topology;
         // Before anything new is made: an interface index may be used again.
         self.retire(&observed).map_err(at("retire"))?;
         let options = PlanOptions { attach: self.probes.is_some() };
@@ -180,6 +196,9 @@ impl Engine {
         let attached = |link: &LinkId| observed.link(link).is_some_and(|link| link.attached);
         let wanted = topology.counted().filter(|_| self.host.attach.is_some());
         let unattached = wanted.filter(|link| !attached(link)).count();
+        for run in alive.iter().filter(|run| run.is_wired(topology, &observed, self.probes.is_some())) {
+            runs.mark_ready(&run.name).map_err(at("observe"))?;
+        }
         Ok(Pass { steps: steps.len(), observed, unattached })
     }
 
@@ -191,9 +210,38 @@ impl Engine {
         *told = obstacles;
     }
 
+    /// Where commands of `run` are noted.
+    pub fn runs(&self) -> Runs {
+        Runs::new(&self.host.run_dir)
+    }
+
     /// The name of nft tables of ours.
     pub fn table(&self) -> &str {
         self.kernel.table()
+    }
+
+    /// Makes one part, and changes nothing else.
+    fn add(&self, part: &Topology) -> Result<(), PassError> {
+        let mut observed = self.observe(part).map_err(at("observe"))?;
+        self.retire(&observed).map_err(at("retire"))?;
+        let wanted = |link: &LinkId| part.ends().any(|end| end.link == *link);
+        let is_bridge = |name: &IfName| part.bridges.iter().any(|bridge| bridge.name == *name);
+        observed.host.retain(|name, _| is_bridge(name) || wanted(&LinkId::host(name.clone())));
+        observed.namespaces.retain(|name, _| part.namespaces.iter().any(|netns| netns.name == *name));
+        observed.outside = Outside::default();
+        observed.host_routes.clear();
+        let steps =
+            plan::plan(part, &observed, PlanOptions { attach: self.probes.is_some() }).map_err(at("plan"))?;
+        self.take_down(&steps, part, &mut |step| debug!("{}", step.title()))
+    }
+
+    /// Wires the namespace of a command, and changes nothing else.
+    ///
+    /// # Errors
+    /// As [`Engine::pass`].
+    pub fn add_run(&self, run: &Run) -> Result<(), PassError> {
+        let observed = self.observe(&Topology::default()).map_err(at("observe"))?;
+        self.add(&run.topology_on(&observed))
     }
 
     /// Removes what the file names and we made. When nothing of ours is left after that, the counts go too.
@@ -248,6 +296,7 @@ impl Engine {
             ("netns", fs::remove_dir(run_dir.join("netns"))),
             ("before", fs::remove_dir(run_dir.join("before"))),
             ("switches.new", fs::remove_file(run_dir.join("switches.new"))),
+            ("run", Runs::new(run_dir).remove_dir()),
             ("lock", fs::remove_file(run_dir.join("lock"))),
             ("", fs::remove_dir(run_dir)),
         ] {
@@ -343,8 +392,43 @@ impl Look {
     pub fn plan(&self, topology: &Topology) -> Result<Vec<Step>, Failure> {
         let mut observed = self.kernel.observe_for(topology)?;
         mark_attached(&mut observed, &self.attached());
-        Ok(plan::plan(topology, &observed, PlanOptions { attach: self.host.attach.is_some() })
+        let mut topology = topology.clone();
+        let runs = Runs::new(&self.host.run_dir).alive();
+        runs.iter()
+            .filter(|run| observed.namespaces.contains_key(&run.name))
+            .for_each(|run| run.add_to(&mut topology));
+        Ok(plan::plan(&topology, &observed, PlanOptions { attach: self.host.attach.is_some() })
             .map_err(anyhow::Error::from)?)
+    }
+
+    /// The next free addresses on a bridge of ours, for a command. Under the lock of [`Runs::lock`].
+    ///
+    /// # Errors
+    /// There is no such bridge; no address is free.
+    pub fn place_on(&self, bridge: &IfName) -> Result<Network, Failure> {
+        let observed = self.kernel.observe(&Default::default())?;
+        let Some(seen) = observed.host.get(bridge).filter(|link| link.owned && link.kind == "bridge") else {
+            let what =
+                "there is no bridge of that name that netns-monitor made: apply a file that has it first";
+            return Err(anyhow::anyhow!("--network {bridge}: {what}").into());
+        };
+        let runs = Runs::new(&self.host.run_dir).alive();
+        let given = runs.into_iter().filter_map(|run| run.network).flat_map(|network| network.addresses);
+        let links = observed.namespaces.values().flat_map(|netns| netns.links.values());
+        let has = links.chain(observed.host.values()).flat_map(|link| link.addresses.iter().copied());
+        let taken: BTreeSet<IpAddr> = given.chain(has).map(|address| address.addr()).collect();
+        let addresses = seen.addresses.iter().map(|gateway| {
+            let free = allocate::next_free(gateway, &taken);
+            free.with_context(|| format!("--network {bridge}: no address of {} is free", gateway.trunc()))
+        });
+        let isolated =
+            observed.host.values().any(|port| port.isolated && port.bridge.as_ref() == Some(bridge));
+        Ok(Network {
+            bridge: bridge.clone(),
+            isolated,
+            addresses: addresses.collect::<Result<_, _>>()?,
+            gateways: seen.addresses.clone(),
+        })
     }
 
     /// Every named namespace with its counts.

@@ -7,6 +7,7 @@
 mod assemble;
 pub mod engine;
 pub mod lock;
+pub mod runs;
 pub mod smoke;
 mod state;
 
@@ -186,7 +187,7 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
 
     let netns_dir = host.netns_dir.clone();
     let engine = Arc::new(blocking(move || Engine::open(&host)).await??);
-    let mut events = Watch::new(&netns_dir, source.file(), engine.table())
+    let mut events = Watch::new(&netns_dir, engine.runs().dir(), source.file(), engine.table())
         .context("cannot watch the kernel for changes")?;
     let state = Arc::new(State::new(Arc::clone(&engine)));
     if let Some(logger) = engine.take_logger() {

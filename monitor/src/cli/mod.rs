@@ -6,10 +6,12 @@ mod config;
 mod demo;
 mod destroy;
 mod doctor;
+mod exec;
 mod gc;
 mod holders;
 mod ls;
 mod plan;
+mod run;
 mod show;
 mod table;
 
@@ -36,7 +38,7 @@ use crate::{
 #[command(
     name = "netns-monitor",
     version,
-    after_help = "Exit codes: 0 done; 1 failed; 2 bad usage or file, nothing touched; 3 a privilege or kernel feature is missing."
+    after_help = "Exit codes: 0 done; 1 failed; 2 bad usage or file, nothing touched; 3 a privilege or kernel feature is missing. exec and run return what the command returns."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -100,6 +102,10 @@ enum Command {
     Ls(ls::Options),
     /// Show one namespace: identity, interfaces, addresses, routes, counts by protocol
     Show(show::Options),
+    /// Run a command inside a namespace, as `ip netns exec` does
+    Exec(exec::Options),
+    /// Run a command in a new namespace that is wired and counted before it starts and goes when it ends
+    Run(run::Options),
     /// Say who keeps a namespace alive: processes, descriptors, sockets, mounts
     Holders(holders::Options),
     /// Say which privileges, mounts and kernel features are there, and what is lost without them
@@ -143,6 +149,8 @@ pub fn main() -> ExitCode {
         return report(Failure::Usage(format!("--log.level {level}: {error}")));
     }
     let done = match command {
+        Command::Exec(options) => return ended(exec::run(&global, &options)),
+        Command::Run(options) => return ended(run::run(&global, &options)),
         Command::Agent(options) => agent::run(&global, options),
         Command::Plan(options) => plan::run(&global, &options),
         Command::Apply(options) => apply::run(&global, &options),
@@ -159,6 +167,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(failure),
     }
+}
+
+/// For who returns what a command returned.
+fn ended(code: Result<ExitCode, Failure>) -> ExitCode {
+    code.unwrap_or_else(report)
 }
 
 fn report(failure: Failure) -> ExitCode {

@@ -19,7 +19,7 @@ use super::file;
 use crate::topology::{
     Bridge, End, Namespace, Route, Topology, Veth,
     adopt::Adopt,
-    names::{IfName, LinkId, MacAddr, NsName, Place, stable_hash},
+    names::{IfName, LinkId, MacAddr, NsName, Place, host_end},
 };
 
 /// Where in the text, and what is wrong there.

@@ -55,6 +55,7 @@ pub struct Watch {
     table: String,
     inotify: AsyncFd<Ear>,
     netns: WatchDescriptor,
+    runs: WatchDescriptor,
     file: Option<(WatchDescriptor, OsString)>,
 }
 
@@ -63,7 +64,7 @@ impl Watch {
     ///
     /// # Errors
     /// The kernel gave no socket or watch.
-    pub fn new(netns_dir: &Path, file: Option<&Path>, table: &str) -> io::Result<Self> {
+    pub fn new(netns_dir: &Path, runs: &Path, file: Option<&Path>, table: &str) -> io::Result<Self> {
         let netlink = listen(SockProtocol::NetlinkRoute, GROUPS)?;
         let nftables = listen(SockProtocol::NetlinkNetFilter, NFTABLES).and_then(register).ok();
 
@@ -71,6 +72,9 @@ impl Watch {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let names = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
         let netns = inotify.add_watch(netns_dir, names)?;
+        std::fs::create_dir_all(runs)?;
+        // Files there are put in their place by a rename.
+        let runs = inotify.add_watch(runs, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE)?;
         // The folder, not the file: editors put a new file in the old one's place.
         let file = match file.and_then(|file| Some((file.parent()?, file.file_name()?))) {
             Some((folder, name)) => {
@@ -88,6 +92,7 @@ impl Watch {
             table: table.to_owned(),
             inotify: register(Ear(inotify))?,
             netns,
+            runs,
             file,
         })
     }
@@ -150,7 +155,7 @@ impl Watch {
             self.file.as_ref().is_some_and(|(wd, name)| event.wd == *wd && event.name.as_ref() == Some(name));
         match is_file {
             true => Some(Change::File),
-            false => (event.wd == self.netns).then_some(Change::Netns),
+            false => (event.wd == self.netns || event.wd == self.runs).then_some(Change::Netns),
         }
     }
 }

@@ -78,6 +78,13 @@ pub(crate) fn is_host(subnet: &IpNet, address: IpAddr) -> bool {
     address != subnet.network() && (address != subnet.broadcast() || address.is_ipv6())
 }
 
+/// The lowest address of the network of `gateway` that nobody has, with its prefix length.
+pub fn next_free(gateway: &IpNet, taken: &BTreeSet<IpAddr>) -> Option<IpNet> {
+    let pool = gateway.trunc();
+    let free = hosts_from(&pool, None).find(|free| !taken.contains(free) && *free != gateway.addr())?;
+    IpNet::new(free, pool.prefix_len()).ok()
+}
+
 /// Host addresses of a pool in order, beginning at `from`.
 fn hosts_from(pool: &IpNet, from: Option<IpAddr>) -> impl Iterator<Item = IpAddr> + use<> {
     let pool = *pool;

@@ -2,7 +2,7 @@
 //! from one to the other ([`plan`]). Pure: nothing here reads or changes the kernel.
 
 pub mod adopt;
-mod allocate;
+pub mod allocate;
 pub mod execute;
 pub mod names;
 pub mod outside;
@@ -200,6 +200,23 @@ pub struct FlowStats {
     pub errors: u64,
     /// Packets dropped.
     pub dropped: u64,
+}
+
+impl Namespace {
+    /// One with nothing in it but `lo`.
+    pub fn new(name: NsName) -> Self {
+        Self {
+            name,
+            lo_up: true,
+            adopt: Adopt::Wire,
+            sysctls: Vec::new(),
+            routes: Vec::new(),
+            rules: Vec::new(),
+            neighbours: Vec::new(),
+            publish: Vec::new(),
+            firewall: Vec::new(),
+        }
+    }
 }
 
 impl Topology {

@@ -147,6 +147,18 @@ impl FromStr for SysctlKey {
     }
 }
 
+/// Longest name of an interface, in bytes (`IFNAMSIZ` less its end).
+const LONGEST: usize = 15;
+
+/// Names for the host's end of an interface, best first: `blue-eth0`, or where that is too long or taken, a name made of a
+/// hash that is the same every time.
+pub fn host_end(netns: &NsName, name: &IfName) -> impl Iterator<Item = IfName> + use<> {
+    let plain = format!("{netns}-{name}");
+    let hashed = format!("nm{:013x}", stable_hash(&format!("{netns}/{name}")) >> 12);
+    let plain = Some(plain).filter(|plain| plain.len() <= LONGEST);
+    plain.into_iter().chain([hashed]).filter_map(|name| name.parse().ok())
+}
+
 /// For names that are made up: FNV-1a, 64 bits (RFC 9923), the same over versions and machines.
 pub fn stable_hash(text: &str) -> u64 {
     text.bytes()

@@ -7,6 +7,7 @@ use crate::{
     agent::{
         Failure,
         lock::{LockError, RunLock},
+        runs::{Run, Runs},
     },
     probe::{self, Readings, Target},
     reconcile::Leftover,
@@ -18,6 +19,8 @@ use crate::{
 pub enum Garbage {
     /// A link or a file.
     Left(Leftover),
+    /// The namespace of a command of `run` that has ended.
+    Ended(Run),
     /// The counts of an interface that is gone: they move to its namespace's totals.
     Counts(Target),
     /// Nothing of ours is left, and nothing was counted: the pins and the run directory go.
@@ -29,6 +32,7 @@ impl fmt::Display for Garbage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Left(leftover) => leftover.fmt(f),
+            Self::Ended(Run { name, .. }) => write!(f, "ip netns delete {name}  # its command has ended"),
             Self::Counts(Target { netns, interface, .. }) => {
                 write!(
                     f,
@@ -68,7 +72,9 @@ impl Look {
             _ => false,
         };
         let empty = pins.is_some() && is_zero(&readings) && plan::teardown_all(&observed).iter().all(goes);
-        let mut garbage: Vec<_> = left.into_iter().map(Garbage::Left).collect();
+        let ended = Runs::new(run_dir).dead();
+        let mut garbage: Vec<_> = ended.into_iter().map(Garbage::Ended).collect();
+        garbage.extend(left.into_iter().map(Garbage::Left));
         garbage.extend(dead.into_iter().map(Garbage::Counts));
         garbage.extend(empty.then_some(Garbage::Empty));
         Ok(garbage)
@@ -92,13 +98,24 @@ impl Look {
 impl Engine {
     fn clear(&self, before: Vec<Garbage>, progress: &mut dyn FnMut(&Garbage)) -> Result<usize, Failure> {
         let (mut count, mut outcome) = (0, Ok(()));
+        for ended in before.iter().filter(|garbage| matches!(garbage, Garbage::Ended(_))) {
+            progress(ended);
+            count += 1;
+            let Garbage::Ended(run) = ended else { continue };
+            // Its counts are retired below, with everything else.
+            let observed = self.observe(&run.topology())?;
+            let steps = plan::teardown(&run.topology(), &observed);
+            let removed = self.take_down(&steps, &run.topology(), &mut |_| {}).map_err(|error| error.failure);
+            outcome =
+                outcome.and(removed).and_then(|()| Ok(Runs::new(&self.host.run_dir).remove(&run.name)?));
+        }
         // Looked up again under the lock.
         for left in self.kernel.leftovers()? {
             let garbage = Garbage::Left(left);
             progress(&garbage);
             count += 1;
             let Garbage::Left(left) = garbage else { continue };
-            outcome = outcome.and(self.kernel.clear(&left));
+            outcome = outcome.and(self.kernel.clear(&left).map_err(Failure::from));
         }
         // These were retired when the pins were opened.
         for counts in before.iter().filter(|garbage| matches!(garbage, Garbage::Counts(_))) {

@@ -2,9 +2,6 @@
 
 use super::*;
 
-/// Longest name of an interface, in bytes (`IFNAMSIZ` less its end).
-const LONGEST: usize = 15;
-
 impl Check<'_> {
     /// Names that the file gives to host ends are taken before any is made up.
     pub(super) fn reserve_names(&mut self, written: &file::File) {
@@ -62,13 +59,9 @@ impl Check<'_> {
         Some(Veth { a, b })
     }
 
-    /// `blue-eth0`, or where that is too long or taken, a name made of a hash that is the same every time.
+    /// The first of the names that is free.
     fn made_up(&mut self, netns: &NsName, name: &IfName) -> Option<IfName> {
-        let plain = format!("{netns}-{name}");
-        let hashed = format!("nm{:013x}", stable_hash(&format!("{netns}/{name}")) >> 12);
-        let plain = Some(plain).filter(|plain| plain.len() <= LONGEST);
-        let free = plain.into_iter().chain([hashed]).filter_map(|name| name.parse::<IfName>().ok());
-        let chosen = free.into_iter().find(|name| !self.hosts.contains(name))?;
+        let chosen = host_end(netns, name).find(|name| !self.hosts.contains(name))?;
         self.hosts.insert(chosen.clone());
         Some(chosen)
     }
