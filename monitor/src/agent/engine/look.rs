@@ -1,0 +1,106 @@
+//! Looking at the kernel: what would be done, what is there, what is free.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use anyhow::Context as _;
+
+use super::{Look, View, mark_attached, pins};
+use crate::{
+    agent::{
+        Failure,
+        assemble::assemble,
+        runs::{Network, Runs},
+    },
+    netns,
+    probe::{self, Attached, Reading, Readings},
+    sample::AgentSample,
+    topology::{
+        Topology, allocate,
+        names::{IfName, NsName, Place},
+        outside::Family,
+        plan::{self, PlanOptions},
+        step::Step,
+    },
+};
+
+impl Look {
+    /// The steps from what is to what the file says. Changes nothing.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn plan(&self, topology: &Topology) -> Result<Vec<Step>, Failure> {
+        let mut observed = self.kernel.observe_for(topology)?;
+        mark_attached(&mut observed, &self.attached());
+        let mut topology = topology.clone();
+        let runs = Runs::new(&self.host.run_dir).alive();
+        runs.iter()
+            .filter(|run| observed.namespaces.contains_key(&run.name))
+            .for_each(|run| run.add_to(&mut topology));
+        Ok(plan::plan(&topology, &observed, PlanOptions { attach: self.host.attach.is_some() })
+            .map_err(anyhow::Error::from)?)
+    }
+
+    /// The next free addresses on a bridge of ours, for a command. Under the lock of [`Runs::lock`].
+    ///
+    /// # Errors
+    /// There is no such bridge; no address is free.
+    pub fn place_on(&self, bridge: &IfName) -> Result<Network, Failure> {
+        let observed = self.kernel.observe(&Default::default())?;
+        let Some(seen) = observed.host.get(bridge).filter(|link| link.owned && link.kind == "bridge") else {
+            let what =
+                "there is no bridge of that name that netns-monitor made: apply a file that has it first";
+            return Err(anyhow::anyhow!("--network {bridge}: {what}").into());
+        };
+        let runs = Runs::new(&self.host.run_dir).alive();
+        let given = runs.into_iter().filter_map(|run| run.network).flat_map(|network| network.addresses);
+        let links = observed.namespaces.values().flat_map(|netns| netns.links.values());
+        let has = links.chain(observed.host.values()).flat_map(|link| link.addresses.iter().copied());
+        let taken: BTreeSet<IpAddr> = given.chain(has).map(|address| address.addr()).collect();
+        let addresses = seen.addresses.iter().map(|gateway| {
+            let free = allocate::next_free(gateway, &taken);
+            free.with_context(|| format!("--network {bridge}: no address of {} is free", gateway.trunc()))
+        });
+        let isolated =
+            observed.host.values().any(|port| port.isolated && port.bridge.as_ref() == Some(bridge));
+        Ok(Network {
+            bridge: bridge.clone(),
+            isolated,
+            addresses: addresses.collect::<Result<_, _>>()?,
+            gateways: seen.addresses.clone(),
+        })
+    }
+
+    /// Every named namespace with its counts.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn view(&self) -> Result<View, Failure> {
+        let names = netns::list(&self.host.netns_dir).map_err(anyhow::Error::from)?;
+        let wanted = names.into_iter().map(|(name, _)| name).collect();
+        let observed = self.kernel.observe(&wanted)?;
+        let readings = match pins(&self.host) {
+            Some(dir) => probe::look(&dir).map_err(anyhow::Error::from)?,
+            None => Readings::default(),
+        };
+        let sample = assemble(&observed, readings, AgentSample::default());
+        Ok(View { observed, sample })
+    }
+
+    /// What nft lists of a namespace's own rules, as far as they are of ours.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn rules(&self, netns: &str) -> Result<Option<String>, Failure> {
+        let name = netns.parse::<NsName>().map_err(anyhow::Error::from)?;
+        Ok(self.kernel.rules(&Place::Netns(name), Family::Inet)?)
+    }
+
+    /// What the pins say is counted.
+    fn attached(&self) -> Vec<Attached> {
+        let readings = pins(&self.host).and_then(|dir| probe::look(&dir).ok()).unwrap_or_default();
+        let interfaces = readings.interfaces.into_iter();
+        interfaces
+            .map(|Reading { target, mode, counts: _ }| Attached { target, mode, complete: true })
+            .collect()
+    }
+}
