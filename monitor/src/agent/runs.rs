@@ -250,6 +250,7 @@ impl Run {
                     isolated,
                     mac: None,
                     mtu: None,
+                    tuning: Default::default(),
                 };
                 let isolated = match topology.bridges.iter().find(|bridge| bridge.name == network.bridge) {
                     Some(bridge) => bridge.isolate,

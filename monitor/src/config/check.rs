@@ -36,6 +36,7 @@ pub(super) fn check(written: &file::File, report: Report<'_>) -> Topology {
         macs: BTreeSet::new(),
         addresses: BTreeSet::new(),
         bridges: BTreeMap::new(),
+        lent: BTreeSet::new(),
         networks: Vec::new(),
     };
     let mut topology = Topology::default();
@@ -59,9 +60,7 @@ pub(super) fn check(written: &file::File, report: Report<'_>) -> Topology {
             continue;
         }
         let said = check.said;
-        topology
-            .veths
-            .extend(namespace.interface.iter().filter_map(|interface| check.interface(&name, interface)));
+        namespace.interface.iter().for_each(|interface| check.interface(&name, interface, &mut topology));
         if check.said > said {
             check.doubtful.insert(name.clone());
         }
@@ -135,6 +134,8 @@ struct Check<'a> {
     addresses: BTreeSet<(String, IpAddr)>,
     /// Subnets and gateways by bridge.
     bridges: BTreeMap<IfName, (Vec<IpNet>, Vec<IpNet>)>,
+    /// Devices that are lent.
+    lent: BTreeSet<IfName>,
     /// Networks of the host's links: they must not overlap.
     networks: Vec<(IpNet, String)>,
 }

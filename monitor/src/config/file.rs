@@ -148,7 +148,8 @@ pub(super) enum Lo {
     Down,
 }
 
-/// An interface of a namespace on a bridge: a veth whose other end is a port of the bridge.
+/// An interface of a namespace: on a bridge (a veth whose other end is a port of the bridge), a macvlan, or a device of the
+/// host.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Interface {
@@ -156,8 +157,17 @@ pub(super) struct Interface {
     #[schemars(with = "String")]
     pub(super) name: Spanned<String>,
     /// The bridge.
-    #[schemars(with = "String")]
-    pub(super) bridge: Spanned<String>,
+    #[schemars(with = "Option<String>")]
+    pub(super) bridge: Option<Spanned<String>>,
+    /// The device of the host that it is a macvlan of.
+    #[schemars(with = "Option<String>")]
+    pub(super) macvlan: Option<Spanned<String>>,
+    /// Mode of the macvlan: which of one device hear each other.
+    #[schemars(with = "Option<Mode>")]
+    pub(super) mode: Option<Spanned<Mode>>,
+    /// The device of the host that is moved in, for as long as it is here.
+    #[schemars(with = "Option<String>")]
+    pub(super) device: Option<Spanned<String>>,
     /// Addresses with prefix length; when absent, the next free one of each subnet of the bridge.
     #[schemars(with = "Option<OneOrMany>")]
     pub(super) address: Option<Spanned<OneOrMany>>,
@@ -170,6 +180,30 @@ pub(super) struct Interface {
     /// Name of the host's end; made of the namespace's and the interface's when absent.
     #[schemars(with = "Option<String>")]
     pub(super) host: Option<Spanned<String>>,
+    /// Queues in each direction.
+    #[schemars(with = "Option<u32>")]
+    pub(super) queues: Option<Spanned<i64>>,
+    /// Packets that may wait to be sent.
+    #[schemars(with = "Option<u32>")]
+    pub(super) txqueuelen: Option<Spanned<i64>>,
+    /// What the device does instead of the CPU: rx, tx, sg, tso, gso, gro, each true or false.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, bool>", default)]
+    pub(super) offload: BTreeMap<Spanned<String>, bool>,
+}
+
+/// Mode of a macvlan.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Mode {
+    /// All hear each other.
+    Bridge,
+    /// None hears another.
+    Private,
+    /// They hear each other by way of the switch outside.
+    Vepa,
+    /// The device has this one alone.
+    Passthru,
 }
 
 /// A route.
@@ -319,6 +353,16 @@ pub(super) struct End {
     /// Bridge it is a port of; only for the host's end.
     #[schemars(with = "Option<String>")]
     pub(super) bridge: Option<Spanned<String>>,
+    /// Queues in each direction.
+    #[schemars(with = "Option<u32>")]
+    pub(super) queues: Option<Spanned<i64>>,
+    /// Packets that may wait to be sent.
+    #[schemars(with = "Option<u32>")]
+    pub(super) txqueuelen: Option<Spanned<i64>>,
+    /// What the device does instead of the CPU: rx, tx, sg, tso, gso, gro, each true or false.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, bool>", default)]
+    pub(super) offload: BTreeMap<Spanned<String>, bool>,
 }
 
 /// A string, or a list of them.

@@ -14,14 +14,15 @@ use rtnetlink::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressMessage},
         link::{
-            InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+            InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
+            LinkAttribute, MacVlanMode as KernelMode,
             LinkMessage,
         },
     },
 };
 
 use super::session::{NetlinkError, Session};
-use crate::topology::{names::MacAddr, step::NewEnd};
+use crate::topology::{inner::MacvlanMode, names::MacAddr, step::NewEnd};
 
 /// What `ip link show dev NAME` knows, as far as it is needed before changing the link.
 pub(super) struct Found {
@@ -94,6 +95,30 @@ impl Session {
         self.request(RouteNetlinkMessage::NewLink(properties(pair, a).build()), NEW).await
     }
 
+    /// A macvlan of the device `parent` of this namespace, in the namespace behind `netns`. Down.
+    pub(super) async fn add_macvlan(
+        &mut self,
+        parent: u32,
+        mode: MacvlanMode,
+        end: &NewEnd,
+        group: u32,
+        netns: RawFd,
+    ) -> Result<(), NetlinkError> {
+        let mode = match mode {
+            MacvlanMode::Bridge => KernelMode::Bridge,
+            MacvlanMode::Private => KernelMode::Private,
+            MacvlanMode::Vepa => KernelMode::Vepa,
+            MacvlanMode::Passthru => KernelMode::Passthrough,
+        };
+        let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::MacVlan)
+            .name(end.link.name.as_str())
+            .link(parent)
+            .link_group(group)
+            .setns_by_fd(netns)
+            .set_info_data(InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)]));
+        self.request(RouteNetlinkMessage::NewLink(properties(link, end).build()), NEW).await
+    }
+
     pub(super) async fn delete_link(&mut self, ifindex: u32) -> Result<(), NetlinkError> {
         let message = LinkMessageBuilder::<LinkUnspec>::new().index(ifindex).build();
         self.request(RouteNetlinkMessage::DelLink(message), 0).await
@@ -154,6 +179,11 @@ fn properties<T>(mut builder: LinkMessageBuilder<T>, end: &NewEnd) -> LinkMessag
     }
     if let Some(MacAddr(mac)) = end.mac {
         builder = builder.address(mac.to_vec());
+    }
+    if let Some(queues) = end.queues {
+        builder = builder
+            .append_extra_attribute(LinkAttribute::NumTxQueues(queues))
+            .append_extra_attribute(LinkAttribute::NumRxQueues(queues));
     }
     builder
 }

@@ -1,8 +1,10 @@
 //! The kernel's wiring: looking at it, and performing steps. Blocking; nothing stays open in between.
 
 mod bulk;
+mod ethtool;
 mod inside;
 mod knob;
+mod lease;
 mod leftover;
 mod link;
 mod nft;
@@ -26,6 +28,7 @@ use anyhow::{Context as _, bail};
 
 use self::{
     knob::Before,
+    lease::Leases,
     link::Found,
     session::{Pool, Session, session},
 };
@@ -34,6 +37,7 @@ use crate::{
     netns::{self, NetnsError, Records},
     topology::{
         Observed, Topology,
+        inner::MacvlanMode,
         names::{IfName, LinkId, MacAddr, NsName, Place, SysctlKey, stable_hash},
         step::{NewEnd, Step},
     },
@@ -53,6 +57,7 @@ pub struct Kernel {
     /// The name of nft tables of ours.
     table: String,
     before: Before,
+    leases: Leases,
     /// Open while a plan is performed.
     pool: Mutex<Option<Pool>>,
 }
@@ -78,6 +83,7 @@ impl Kernel {
             group,
             table: nft::table_name(run_dir),
             before: Before::new(run_dir),
+            leases: Leases::new(run_dir),
             pool: Mutex::new(None),
         }
     }
@@ -121,7 +127,16 @@ impl Kernel {
     /// As [`Kernel::observe`].
     pub fn observe_for(&self, topology: &Topology) -> anyhow::Result<Observed> {
         let wanted = topology.namespaces.iter().map(|netns| (netns.name.clone(), &netns.sysctls[..]));
-        self.observe_with(wanted.collect())
+        let mut observed = self.observe_with(wanted.collect())?;
+        for end in topology.ends().filter(|end| !end.tuning.offload.is_empty()) {
+            let features = || end.tuning.offload.keys().copied();
+            let read = || Ok(features().filter_map(|one| Some((one, ethtool::get(&end.link.name, one).ok()?))).collect());
+            if let Some(seen) = observed.link_mut(&end.link) {
+                // One that went meanwhile is made anew by the next pass.
+                seen.offload = self.within(&end.link.place, read).unwrap_or_default();
+            }
+        }
+        Ok(observed)
     }
 
     fn observe_with(&self, wanted: BTreeMap<NsName, &[(SysctlKey, String)]>) -> anyhow::Result<Observed> {
@@ -132,7 +147,8 @@ impl Kernel {
         };
         let (host, host_routes) = self.at(&Place::Host, look)?;
         let outside = self.outside(&host)?;
-        let mut observed = Observed { host, host_routes, outside, ..Observed::default() };
+        let leases = self.leases.all();
+        let mut observed = Observed { host, host_routes, outside, leases, ..Observed::default() };
         let mut names: BTreeSet<NsName> = wanted.keys().cloned().collect();
         names.extend(self.records.names()?);
         names.extend(self.records.befores.names()?);
@@ -170,6 +186,16 @@ impl Kernel {
             }
             Step::CreateBridge { name, mtu, mac } => self.create_bridge(name, *mtu, *mac),
             Step::CreateVeth { a, b } => self.create_veth(a, b),
+            Step::CreateMacvlan { parent, mode, end } => self.create_macvlan(parent, *mode, end),
+            Step::Lend { device, link } => self.lend(device, link),
+            Step::TakeBack { device, link: _ } => self.take_back(device),
+            Step::SetTxQueueLen { link, from: _, to } => self.on(link, async |session, ifindex| {
+                session.set_link(ifindex, |link| link.txqueuelen(*to)).await
+            }),
+            Step::SetOffload { link, feature, on } => {
+                let done = self.within(&link.place, || Ok(ethtool::set(&link.name, *feature, *on)?));
+                done.with_context(|| format!("cannot turn {feature} of {link} {}", if *on { "on" } else { "off" }))
+            }
             Step::DeleteLink { link } => self.delete_link(link),
             Step::SetBridge { link, from: _, to } => self.set_bridge(link, to.as_ref()),
             Step::SetMtu { link, from: _, to } => {
@@ -259,6 +285,9 @@ impl Kernel {
                 .find(link.name.as_str())
                 .await?
                 .with_context(|| format!("there is no link {link}"))?;
+            if link.name.as_str() != "lo" && !self.is_ours(&found) && !self.is_unclaimed(&found) {
+                bail!("{link} is not ours any more (its alias does not say so): somebody put another in its place");
+            }
             anyhow::Ok(work(session, found.ifindex).await?)
         })
     }
@@ -273,6 +302,23 @@ impl Kernel {
         let claimed = self.claim(&link, &link);
         if claimed.is_err() {
             self.drop_unclaimed(&link)?;
+        }
+        claimed
+    }
+
+    fn create_macvlan(&self, parent: &IfName, mode: MacvlanMode, end: &NewEnd) -> anyhow::Result<()> {
+        let Place::Netns(netns) = &end.link.place else { bail!("a macvlan is for a namespace") };
+        let file = netns::file(&self.netns_dir, netns)?;
+        self.create(&[&end.link], || {
+            self.at(&Place::Host, async |session| {
+                let parent = session.find(parent.as_str()).await?.with_context(|| format!("there is no device {parent}"))?;
+                anyhow::Ok(session.add_macvlan(parent.ifindex, mode, end, self.group, file.as_raw_fd()).await?)
+            })
+        })?;
+        drop(file);
+        let claimed = self.claim(&end.link, &end.link);
+        if claimed.is_err() {
+            self.drop_unclaimed(&end.link)?;
         }
         claimed
     }

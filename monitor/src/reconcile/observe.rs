@@ -6,12 +6,19 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage, AddressScope},
-    link::{InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
+    link::{
+        InfoBridgePort, InfoData, InfoMacVlan, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        MacVlanMode as KernelMode, State,
+    },
 };
 
-use super::session::{NetlinkError, Session};
+use super::{
+    lease::LENT,
+    session::{NetlinkError, Session},
+};
 use crate::topology::{
     FlowStats, LinkStats, ObservedLink,
+    inner::MacvlanMode,
     names::{IfName, MacAddr},
 };
 
@@ -80,7 +87,12 @@ fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str, group
         isolated: false,
         owned: false,
         unclaimed: false,
+        lent: false,
         peer_ifindex: None,
+        macvlan: None,
+        queues: 1,
+        txqueuelen: 0,
+        offload: BTreeMap::new(),
         addresses: Vec::new(),
         stats: LinkStats::default(),
         attached: false,
@@ -95,13 +107,17 @@ fn link_of(message: LinkMessage, names: &BTreeMap<u32, IfName>, tag: &str, group
             LinkAttribute::Controller(ifindex) => link.bridge = names.get(&ifindex).cloned(),
             LinkAttribute::IfAlias(alias) => {
                 tagged = true;
-                link.owned = alias.starts_with(tag);
+                link.lent = alias.strip_prefix(tag).is_some_and(|rest| rest.starts_with(LENT));
+                link.owned = alias.starts_with(tag) && !link.lent;
             }
             LinkAttribute::Group(found) => link.unclaimed = found == group,
+            LinkAttribute::NumTxQueues(queues) => link.queues = queues,
+            LinkAttribute::TxQueueLen(length) => link.txqueuelen = length,
             LinkAttribute::Link(ifindex) => link.peer_ifindex = Some(ifindex),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(kind_of).unwrap_or(link.kind);
                 link.isolated = infos.iter().any(is_isolated);
+                link.macvlan = infos.iter().find_map(macvlan_mode);
             }
             LinkAttribute::Stats64(stats) => {
                 link.stats = LinkStats {
@@ -131,6 +147,17 @@ fn kind_of(info: &LinkInfo) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     }
+}
+
+fn macvlan_mode(info: &LinkInfo) -> Option<MacvlanMode> {
+    let LinkInfo::Data(InfoData::MacVlan(data)) = info else { return None };
+    data.iter().find_map(|data| match data {
+        InfoMacVlan::Mode(KernelMode::Bridge) => Some(MacvlanMode::Bridge),
+        InfoMacVlan::Mode(KernelMode::Private) => Some(MacvlanMode::Private),
+        InfoMacVlan::Mode(KernelMode::Vepa) => Some(MacvlanMode::Vepa),
+        InfoMacVlan::Mode(KernelMode::Passthrough) => Some(MacvlanMode::Passthru),
+        _ => None,
+    })
 }
 
 fn is_isolated(info: &LinkInfo) -> bool {

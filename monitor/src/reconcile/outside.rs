@@ -86,7 +86,7 @@ impl Kernel {
     }
 
     /// Runs `work` on a thread of that namespace.
-    fn within<T: Send>(
+    pub(super) fn within<T: Send>(
         &self,
         place: &Place,
         work: impl FnOnce() -> anyhow::Result<T> + Send,

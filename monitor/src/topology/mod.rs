@@ -4,11 +4,13 @@
 pub mod adopt;
 pub mod allocate;
 pub mod execute;
+pub mod inner;
 pub mod names;
 pub mod outside;
 pub mod plan;
 pub mod route;
 pub mod step;
+pub mod tuning;
 
 use std::collections::BTreeMap;
 
@@ -17,9 +19,11 @@ use ipnet::IpNet;
 pub use self::route::Route;
 use self::{
     adopt::{Adopt, Before},
+    inner::{Inner, Lease, MacvlanMode},
     names::{Cookie, IfName, LinkId, MacAddr, NsName, Place, SysctlKey},
     outside::{Chain, ObservedTable, Outside, Party, Publish},
     route::{Neighbour, Rule},
+    tuning::{Feature, Tuning},
 };
 
 /// Everything one file asks for, valid by construction: names are unique and well-formed, every reference
@@ -32,6 +36,8 @@ pub struct Topology {
     pub namespaces: Vec<Namespace>,
     /// Every veth pair: those written as `[[veth]]`, and one for each `interface` of a namespace.
     pub veths: Vec<Veth>,
+    /// Interfaces of namespaces that are no veth.
+    pub inner: Vec<Inner>,
     /// Pairs that may talk to each other all the same.
     pub allow: Vec<[Party; 2]>,
 }
@@ -104,6 +110,8 @@ pub struct End {
     pub mac: Option<MacAddr>,
     /// MTU in bytes; the kernel's default when absent.
     pub mtu: Option<u32>,
+    /// Queues and offloads.
+    pub tuning: Tuning,
 }
 
 /// What the kernel has, as far as this agent looks: the host's links, and every namespace in the
@@ -118,6 +126,8 @@ pub struct Observed {
     pub namespaces: BTreeMap<NsName, ObservedNetns>,
     /// The host's rules and switches.
     pub outside: Outside,
+    /// Devices of the host that are lent.
+    pub leases: Vec<Lease>,
     /// What is in the namespace directory under a wanted name and is no network namespace, in words.
     pub junk: BTreeMap<NsName, String>,
 }
@@ -170,8 +180,18 @@ pub struct ObservedLink {
     pub owned: bool,
     /// Whether this agent made it and was killed before it gave it its alias.
     pub unclaimed: bool,
-    /// Interface index of the other end of a veth pair, in its own namespace.
+    /// Whether its alias says that it is lent to where it is.
+    pub lent: bool,
+    /// Interface index of the other end of a veth pair, or of the device a macvlan is on, in its own namespace.
     pub peer_ifindex: Option<u32>,
+    /// Mode of a macvlan.
+    pub macvlan: Option<MacvlanMode>,
+    /// Queues for sending.
+    pub queues: u32,
+    /// Packets that may wait to be sent.
+    pub txqueuelen: u32,
+    /// What the device does instead of the CPU, as far as the file says something of it.
+    pub offload: BTreeMap<Feature, bool>,
     /// Addresses with prefix length, IPv6 link-local ones left out.
     pub addresses: Vec<IpNet>,
     /// The kernel's counters (`IFLA_STATS64`), from this device's point of view.
@@ -220,19 +240,23 @@ impl Namespace {
 }
 
 impl Topology {
-    /// All ends of all veth pairs, in order.
+    /// All ends of all veth pairs, in order, and after them the interfaces that are none.
     pub fn ends(&self) -> impl Iterator<Item = &End> {
-        self.veths.iter().flat_map(|veth| [&veth.a, &veth.b])
+        let pairs = self.veths.iter().flat_map(|veth| [&veth.a, &veth.b]);
+        pairs.chain(self.inner.iter().map(|inner| &inner.end))
     }
 
     /// The links that programs are attached to: each interface of a namespace is counted at exactly one.
     pub fn counted(&self) -> impl Iterator<Item = &LinkId> {
-        self.veths.iter().flat_map(Veth::counted)
+        self.veths.iter().flat_map(Veth::counted).chain(self.inner.iter().map(|inner| &inner.end.link))
     }
 
     /// The interface whose packets are counted at a link: its peer where the link is the host's end of a pair, else
     /// the link itself. Absent for links that are not counted.
     pub fn counted_as(&self, link: &LinkId) -> Option<&LinkId> {
+        if let Some(inner) = self.inner.iter().find(|inner| inner.end.link == *link) {
+            return Some(&inner.end.link);
+        }
         let mut pairs = self.veths.iter().map(|veth| (&veth.a.link, &veth.b.link, veth));
         let (a, b, _) = pairs.find(|(_, _, veth)| veth.counted().any(|counted| counted == link))?;
         let (this, other) = if a == link { (a, b) } else { (b, a) };
@@ -262,6 +286,14 @@ impl ObservedNetns {
 }
 
 impl Observed {
+    /// The same to be changed.
+    pub fn link_mut(&mut self, id: &LinkId) -> Option<&mut ObservedLink> {
+        match &id.place {
+            Place::Host => self.host.get_mut(&id.name),
+            Place::Netns(name) => self.namespaces.get_mut(name)?.links.get_mut(&id.name),
+        }
+    }
+
     /// The link with this identity, if the kernel has it.
     pub fn link(&self, id: &LinkId) -> Option<&ObservedLink> {
         match &id.place {

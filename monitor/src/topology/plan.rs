@@ -9,6 +9,7 @@
 //! a port that joins in the same pass, and the next pass sets it for good. The kernel does not show which MTU it keeps.
 
 mod build;
+mod inner;
 mod inside;
 mod outside;
 mod peers;
@@ -23,6 +24,7 @@ use self::{build::Plan, peers::Peers, remove::Removal};
 use super::{
     Observed, Route, Topology,
     allocate::{self, Exhausted},
+    inner::Lease,
     names::{IfName, LinkId, NsName},
     step::Step,
 };
@@ -90,6 +92,16 @@ pub enum PlanError {
         /// The link that has it.
         owner: IfName,
     },
+    /// A device of the host cannot be used as wanted.
+    #[error("{device} for {link}: {why}")]
+    Device {
+        /// The device.
+        device: IfName,
+        /// The interface it is for.
+        link: LinkId,
+        /// Why not.
+        why: String,
+    },
     /// More interfaces than a pool has addresses.
     #[error("{link}: no address of {pool} is free: use a larger subnet, or give addresses")]
     Exhausted {
@@ -107,6 +119,7 @@ pub enum PlanError {
 pub fn plan(desired: &Topology, observed: &Observed, options: PlanOptions) -> Result<Vec<Step>, PlanError> {
     let peers = Peers::new(observed);
     refuse::foreign(desired, observed, &peers)?;
+    inner::refuse(desired, observed)?;
     refuse::overlaps(desired, observed)?;
     let addresses = allocate::addresses(desired, observed)
         .map_err(|Exhausted { link, pool }| PlanError::Exhausted { link, pool })?;
@@ -118,6 +131,7 @@ pub fn plan(desired: &Topology, observed: &Observed, options: PlanOptions) -> Re
     let outside = outside::Change::new(desired, observed, &addresses);
     outside.put_back(&mut steps);
     let mut removal = Removal::new(observed, &peers);
+    inner::take_back(observed, &|lease| !inner::is_wanted(desired, lease), &mut removal, &mut steps);
     removal.sweep(
         &|link| !links.contains(link),
         &|name| !namespaces.contains(name),
@@ -132,6 +146,7 @@ pub fn plan(desired: &Topology, observed: &Observed, options: PlanOptions) -> Re
     outside.tables(&mut plan.steps);
     desired.bridges.iter().for_each(|bridge| plan.bridge(bridge));
     desired.veths.iter().for_each(|veth| plan.veth(veth));
+    desired.inner.iter().for_each(|inner| plan.inner(inner));
     plan.loopbacks(desired);
     plan.sysctls(desired, true);
     plan.neighbours(desired);
@@ -174,6 +189,8 @@ fn down(
     }
     let peers = Peers::new(observed);
     let mut removal = Removal::new(observed, &peers);
+    let ended = |lease: &Lease| links(&lease.link) || inner::is_in(lease, namespaces);
+    inner::take_back(observed, &ended, &mut removal, &mut steps);
     removal.sweep(links, namespaces, bridges, &mut steps);
     let (options, excepted) = (PlanOptions { attach: false }, Default::default());
     let mut plan = Plan::new(observed, options, Default::default(), removal, excepted, steps);

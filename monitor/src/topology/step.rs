@@ -7,9 +7,11 @@ use ipnet::IpNet;
 use super::{
     Route,
     adopt::Adopt,
+    inner::MacvlanMode,
     names::{IfName, LinkId, MacAddr, NsName, Place, SysctlKey},
     outside::{Knob, Script, TableId},
     route::{Neighbour, Rule},
+    tuning::Feature,
 };
 
 /// One change. Steps carry names, never handles or indexes, so a plan needs no result of an earlier step.
@@ -40,6 +42,47 @@ pub enum Step {
         a: NewEnd,
         /// The other end.
         b: NewEnd,
+    },
+    /// Create a macvlan (down) directly where it belongs, tagged as ours.
+    CreateMacvlan {
+        /// The device of the host it is on.
+        parent: IfName,
+        /// Who hears whom.
+        mode: MacvlanMode,
+        /// The interface.
+        end: NewEnd,
+    },
+    /// Note what a device of the host is like, and move it into a namespace.
+    Lend {
+        /// The device.
+        device: IfName,
+        /// Where it goes, and its name there.
+        link: LinkId,
+    },
+    /// Take a device back, and put it as it was.
+    TakeBack {
+        /// The device, by its name in the host's namespace.
+        device: IfName,
+        /// Where it was lent to.
+        link: LinkId,
+    },
+    /// Change how many packets may wait to be sent.
+    SetTxQueueLen {
+        /// Of which link.
+        link: LinkId,
+        /// Before; absent where the link is new.
+        from: Option<u32>,
+        /// After.
+        to: u32,
+    },
+    /// Have the device do something, or the CPU.
+    SetOffload {
+        /// Which link.
+        link: LinkId,
+        /// What.
+        feature: Feature,
+        /// Whether the device does it.
+        on: bool,
     },
     /// Delete a link of ours (a veth goes with its peer).
     DeleteLink {
@@ -230,6 +273,8 @@ pub struct NewEnd {
     pub mac: Option<MacAddr>,
     /// MTU in bytes; the kernel's default when absent.
     pub mtu: Option<u32>,
+    /// Queues in each direction; the kernel's choice when absent.
+    pub queues: Option<u32>,
 }
 
 impl Step {
@@ -244,6 +289,12 @@ impl Step {
         Some(match self.clone() {
             Self::CreateNetns { name } => Self::DeleteNetns { name },
             Self::CreateBridge { name, .. } => Self::DeleteLink { link: LinkId::host(name) },
+            Self::CreateMacvlan { end, .. } => Self::DeleteLink { link: end.link },
+            Self::Lend { device, link } => Self::TakeBack { device, link },
+            Self::SetTxQueueLen { link, from: Some(from), to } => {
+                Self::SetTxQueueLen { link, from: Some(to), to: from }
+            }
+            Self::SetOffload { link, feature, on } => Self::SetOffload { link, feature, on: !on },
             Self::CreateVeth { a, .. } => Self::DeleteLink { link: a.link },
             Self::SetBridge { link, from, to } => Self::SetBridge { link, from: to, to: from },
             Self::SetMtu { link, from, to } => Self::SetMtu { link, from: to, to: from },
@@ -273,7 +324,9 @@ impl Step {
             | Self::Attach { .. }
             | Self::SetTable { .. }
             | Self::DeleteTable { .. }
-            | Self::PutBack { .. } => return None,
+            | Self::PutBack { .. }
+            | Self::TakeBack { .. }
+            | Self::SetTxQueueLen { .. } => return None,
         })
     }
 }
@@ -285,23 +338,46 @@ impl fmt::Display for Step {
             Self::CreateNetns { name } => write!(f, "ip netns add {name}"),
             Self::DeleteNetns { name } => write!(f, "ip netns delete {name}"),
             Self::CreateBridge { name, mtu, mac } => {
-                write!(f, "ip link add {name}{} type bridge", Properties { mtu: *mtu, mac: *mac })
+                write!(f, "ip link add {name}{} type bridge", Properties { mtu: *mtu, mac: *mac, queues: None })
+            }
+            Self::CreateMacvlan { parent, mode, end: NewEnd { link, mac, mtu, queues } } => {
+                write!(f, "ip link add link {parent} name {}", link.name)?;
+                if let Place::Netns(netns) = &link.place {
+                    write!(f, " netns {netns}")?;
+                }
+                let properties = Properties { mtu: *mtu, mac: *mac, queues: *queues };
+                write!(f, "{properties} type macvlan mode {mode}")
+            }
+            Self::Lend { device, link } => match &link.place {
+                Place::Netns(netns) => write!(f, "ip link set {device} netns {netns} name {}", link.name),
+                Place::Host => write!(f, "ip link set {device} name {}", link.name),
+            },
+            Self::TakeBack { device, link } => {
+                let (at, name) = (At(&link.place), &link.name);
+                write!(f, "{at} link set {name} netns 1 name {device}  # and as it was before")
+            }
+            Self::SetTxQueueLen { link, from: _, to } => {
+                write!(f, "{} link set {} txqueuelen {to}", At(&link.place), link.name)
+            }
+            Self::SetOffload { link, feature, on } => {
+                let on = if *on { "on" } else { "off" };
+                write!(f, "{}ethtool -K {} {feature} {on}", In(&link.place), link.name)
             }
             Self::CreateVeth { a, b } => {
-                let NewEnd { link, mac, mtu } = a;
+                let NewEnd { link, mac, mtu, queues } = a;
                 write!(
                     f,
                     "{} link add {}{}",
                     At(&link.place),
                     link.name,
-                    Properties { mtu: *mtu, mac: *mac }
+                    Properties { mtu: *mtu, mac: *mac, queues: *queues }
                 )?;
-                let NewEnd { link, mac, mtu } = b;
+                let NewEnd { link, mac, mtu, queues } = b;
                 write!(f, " type veth peer name {}", link.name)?;
                 if let (Place::Netns(netns), true) = (&link.place, link.place != a.link.place) {
                     write!(f, " netns {netns}")?;
                 }
-                write!(f, "{}", Properties { mtu: *mtu, mac: *mac })
+                write!(f, "{}", Properties { mtu: *mtu, mac: *mac, queues: *queues })
             }
             Self::DeleteLink { link } => write!(f, "{} link delete {}", At(&link.place), link.name),
             Self::SetBridge { link, from: _, to: Some(bridge) } => {
@@ -452,6 +528,7 @@ pub fn transaction(
 struct Properties {
     mtu: Option<u32>,
     mac: Option<MacAddr>,
+    queues: Option<u32>,
 }
 
 impl fmt::Display for Properties {
@@ -459,8 +536,11 @@ impl fmt::Display for Properties {
         if let Some(mtu) = self.mtu {
             write!(f, " mtu {mtu}")?;
         }
-        match self.mac {
-            Some(mac) => write!(f, " address {mac}"),
+        if let Some(mac) = self.mac {
+            write!(f, " address {mac}")?;
+        }
+        match self.queues {
+            Some(queues) => write!(f, " numtxqueues {queues} numrxqueues {queues}"),
             None => Ok(()),
         }
     }

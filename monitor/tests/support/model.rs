@@ -14,6 +14,7 @@ use monitor::topology::{
     LinkStats, Observed, ObservedLink, ObservedNetns, Route,
     adopt::{Adopt, Before},
     execute::Perform,
+    inner::Lease,
     names::{Cookie, IfName, LinkId, MacAddr, NsName, Place},
     outside::{ObservedTable, TableId, TableState},
     route::{Neighbour, Rule},
@@ -81,7 +82,7 @@ impl Model {
 
     /// A veth pair that somebody made by hand.
     pub(crate) fn foreign_pair(&mut self, a: &LinkId, b: &LinkId) {
-        let end = |link: &LinkId| NewEnd { link: link.clone(), mac: None, mtu: None };
+        let end = |link: &LinkId| NewEnd { link: link.clone(), mac: None, mtu: None, queues: None };
         self.apply(&Step::CreateVeth { a: end(a), b: end(b) }).expect("free");
         for id in [a, b] {
             self.link(id).expect("made").owned = false;
@@ -128,7 +129,12 @@ impl Model {
             isolated: false,
             owned: kind != "loopback",
             unclaimed: false,
+            lent: false,
             peer_ifindex: None,
+            macvlan: None,
+            queues: 1,
+            txqueuelen: 1000,
+            offload: BTreeMap::new(),
             addresses: Vec::new(),
             stats: LinkStats::default(),
             attached: false,
@@ -267,6 +273,59 @@ impl Model {
                 let at = neighbours.iter().position(same).context("No such file or directory")?;
                 neighbours.remove(at);
             }
+            Step::CreateMacvlan { parent, mode, end } => {
+                ensure!(self.link(&end.link).is_err(), "{}: File exists", end.link);
+                let on = self.observed.host.get(parent).with_context(|| format!("there is no {parent}"))?.ifindex;
+                let ifindex = self.index(&end.link.place);
+                let blank = self.blank("macvlan", ifindex);
+                let link = ObservedLink {
+                    mtu: end.mtu.unwrap_or(1500),
+                    mac: end.mac.or(blank.mac),
+                    peer_ifindex: Some(on),
+                    macvlan: Some(*mode),
+                    queues: end.queues.unwrap_or(1),
+                    ..blank
+                };
+                self.links(&end.link.place)?.insert(end.link.name.clone(), link);
+            }
+            Step::Lend { device, link } => {
+                ensure!(self.link(link).is_err(), "{link}: File exists");
+                let mut seen = self.observed.host.remove(device).with_context(|| format!("there is no {device}"))?;
+                ensure!(!seen.owned, "a link of ours is lent");
+                let noted = self.observed.leases.iter().position(|lease| lease.device == *device);
+                let lease = noted.map(|at| self.observed.leases.remove(at)).unwrap_or_else(|| Lease {
+                    device: device.clone(),
+                    link: link.clone(),
+                    mac: seen.mac.expect("a MAC address"),
+                    mtu: seen.mtu,
+                    up: seen.up,
+                    alias: None,
+                    addresses: seen.addresses.clone(),
+                    routes: Vec::new(),
+                });
+                self.observed.leases.push(Lease { link: link.clone(), ..lease });
+                seen.addresses.clear();
+                (seen.up, seen.lent) = (false, true);
+                self.links(&link.place)?.insert(link.name.clone(), seen);
+            }
+            Step::TakeBack { device, .. } => {
+                let at = self.observed.leases.iter().position(|lease| lease.device == *device);
+                let lease = self.observed.leases.remove(at.context("nothing is noted")?);
+                let inside = self.links(&lease.link.place).ok().and_then(|links| links.remove(&lease.link.name));
+                let by_mac = |seen: &ObservedLink| seen.mac == Some(lease.mac);
+                let here = self.observed.host.iter().find(|(_, seen)| by_mac(seen)).map(|(name, _)| name.clone());
+                let seen = inside.or_else(|| self.observed.host.remove(&here?));
+                if let Some(seen) = seen {
+                    self.flush(&lease.link, |_| true);
+                    let addresses = lease.addresses.clone();
+                    let back = ObservedLink { lent: false, mtu: lease.mtu, up: lease.up, addresses, ..seen };
+                    self.observed.host.insert(device.clone(), back);
+                }
+            }
+            Step::SetTxQueueLen { link, from: _, to } => self.link(link)?.txqueuelen = *to,
+            Step::SetOffload { link, feature, on } => {
+                self.link(link)?.offload.insert(*feature, *on);
+            }
             Step::SetIsolated { link, on } => {
                 let seen = self.link(link)?;
                 ensure!(seen.bridge.is_some(), "{link} is no port");
@@ -326,6 +385,7 @@ impl Model {
                 mtu: end.mtu.unwrap_or(1500),
                 mac: end.mac.or(blank.mac),
                 peer_ifindex: Some(peer),
+                queues: end.queues.unwrap_or(1),
                 ..blank
             };
             self.links(&end.link.place)?.insert(end.link.name.clone(), link);

@@ -1,6 +1,10 @@
 //! Interfaces and veth pairs.
 
 use super::*;
+use crate::topology::{
+    inner::{Inner, InnerKind, MacvlanMode},
+    tuning::{Feature, Tuning},
+};
 
 impl Check<'_> {
     /// Names that the file gives to host ends are taken before any is made up.
@@ -18,8 +22,100 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn interface(&mut self, netns: &NsName, written: &file::Interface) -> Option<Veth> {
-        let file::Interface { name, bridge, address, mtu, mac, host } = written;
+    /// One of three kinds: a veth on a bridge, or one that is no veth.
+    pub(super) fn interface(&mut self, netns: &NsName, written: &file::Interface, topology: &mut Topology) {
+        let file::Interface { name, bridge, macvlan, mode, device, host, .. } = written;
+        let kinds = [bridge, macvlan, device].into_iter().flatten().count();
+        if kinds != 1 {
+            let shown = name.get_ref().escape_debug();
+            let what = match kinds {
+                0 => format!("interface {shown} says neither `bridge` nor `macvlan` nor `device`"),
+                _ => format!("interface {shown} can be one thing alone: `bridge`, `macvlan` or `device`"),
+            };
+            return self.say(name.span(), what);
+        }
+        if let (Some(mode), None) = (mode, macvlan) {
+            self.say(mode.span(), "`mode` is of a macvlan".to_owned());
+        }
+        if let (Some(host), None) = (host, bridge) {
+            self.say(host.span(), "only an interface on a bridge has an end in the host's namespace".to_owned());
+        }
+        match bridge {
+            Some(bridge) => topology.veths.extend(self.on_bridge(netns, written, bridge)),
+            None => topology.inner.extend(self.inner(netns, written)),
+        }
+    }
+
+    fn inner(&mut self, netns: &NsName, written: &file::Interface) -> Option<Inner> {
+        let file::Interface { name, macvlan, mode, device, address, mtu, mac, queues, .. } = written;
+        let parent = macvlan.as_ref().or(device.as_ref())?;
+        let segment = format!("device {}", parent.get_ref().escape_debug());
+        let addresses = self.addresses(address.as_ref(), &segment, None);
+        if let (Some(mac), Some(_)) = (mac, device) {
+            self.say(mac.span(), "a device that is lent keeps its MAC address: by that it is known".to_owned());
+        }
+        if let (Some(queues), Some(_)) = (queues, device) {
+            self.say(queues.span(), "a device that is lent has the queues it has".to_owned());
+        }
+        let mac = self.mac(mac.as_ref(), &segment);
+        let mtu = self.mtu(mtu.as_ref(), &addresses);
+        let tuning = self.tuning(&written.queues, &written.txqueuelen, &written.offload);
+        let (name, known) = (self.interface_name(name), self.parse::<IfName>(parent)?);
+        if device.is_some() && !self.lent.insert(known.clone()) {
+            self.say(parent.span(), format!("device {known} is lent twice"));
+        }
+        let kind = match macvlan {
+            None => InnerKind::Device(known),
+            Some(_) => InnerKind::Macvlan {
+                parent: known,
+                mode: match mode.as_ref().map(Spanned::get_ref) {
+                    None | Some(file::Mode::Bridge) => MacvlanMode::Bridge,
+                    Some(file::Mode::Private) => MacvlanMode::Private,
+                    Some(file::Mode::Vepa) => MacvlanMode::Vepa,
+                    Some(file::Mode::Passthru) => MacvlanMode::Passthru,
+                },
+            },
+        };
+        let link = LinkId::inside(netns.clone(), name?);
+        let end = End { link, addresses, pools: Vec::new(), bridge: None, isolated: false, mac, mtu, tuning };
+        Some(Inner { end, kind })
+    }
+
+    /// Queues and offloads.
+    fn tuning(
+        &mut self,
+        queues: &Option<Spanned<i64>>,
+        txqueuelen: &Option<Spanned<i64>>,
+        offload: &BTreeMap<Spanned<String>, bool>,
+    ) -> Tuning {
+        let mut tuning = Tuning {
+            // What `rtnl_create_link` takes (net/core/rtnetlink.c).
+            queues: queues.as_ref().and_then(|queues| self.number(queues, 1..=4096, "queues")),
+            txqueuelen: txqueuelen
+                .as_ref()
+                .and_then(|length| self.number(length, 0..=i64::from(i32::MAX), "txqueuelen")),
+            ..Tuning::default()
+        };
+        for (name, on) in offload {
+            match Feature::ALL.into_iter().find(|feature| feature.to_string() == *name.get_ref()) {
+                Some(feature) => drop(tuning.offload.insert(feature, *on)),
+                None => {
+                    let shown = name.get_ref().escape_debug();
+                    self.say(name.span(), format!("`{shown}` is not one of rx, tx, sg, tso, gso, gro"));
+                }
+            }
+        }
+        tuning
+    }
+
+    fn on_bridge(
+        &mut self,
+        netns: &NsName,
+        written: &file::Interface,
+        bridge: &Spanned<String>,
+    ) -> Option<Veth> {
+        let file::Interface { name, address, mtu, mac, host, queues, txqueuelen, offload, .. } = written;
+        let tuning = self.tuning(queues, txqueuelen, offload);
         let known = self.known_bridge(bridge);
         let name = self.interface_name(name);
         let segment = format!("bridge {}", bridge.get_ref().escape_debug());
@@ -46,6 +142,7 @@ impl Check<'_> {
             isolated: false,
             mac: None,
             mtu,
+            tuning: Tuning::default(),
         };
         let b = End {
             link: LinkId::inside(netns.clone(), name),
@@ -55,6 +152,7 @@ impl Check<'_> {
             isolated: false,
             mac,
             mtu,
+            tuning,
         };
         Some(Veth { a, b })
     }
@@ -111,7 +209,8 @@ impl Check<'_> {
         segment: &str,
         behind: Option<&IfName>,
     ) -> Option<End> {
-        let file::End { name, namespace, address, mtu, mac, bridge } = written;
+        let file::End { name, namespace, address, mtu, mac, bridge, queues, txqueuelen, offload } = written;
+        let tuning = self.tuning(queues, txqueuelen, offload);
         let place = match namespace {
             None => Some(Place::Host),
             Some(text) => match text.get_ref().parse::<NsName>() {
@@ -150,7 +249,7 @@ impl Check<'_> {
             Some(_) => self.interface_name(name),
         };
         let link = LinkId { place: place?, name: name? };
-        Some(End { link, addresses, pools: Vec::new(), bridge: port_of, isolated: false, mac, mtu })
+        Some(End { link, addresses, pools: Vec::new(), bridge: port_of, isolated: false, mac, mtu, tuning })
     }
 
     /// Names within a namespace are used once, by interfaces and ends of pairs alike.

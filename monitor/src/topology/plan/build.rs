@@ -20,8 +20,8 @@ const DEFAULT_MTU: u32 = 1500;
 /// The steps so far, and what the kernel will have after them.
 pub(super) struct Plan<'a> {
     pub(super) observed: &'a Observed,
-    options: PlanOptions,
-    addresses: BTreeMap<LinkId, Vec<IpNet>>,
+    pub(super) options: PlanOptions,
+    pub(super) addresses: BTreeMap<LinkId, Vec<IpNet>>,
     pub(super) removal: Removal<'a>,
     /// Links that lose their IPv4 routes by a step of this plan.
     pub(super) flushed: BTreeSet<LinkId>,
@@ -75,14 +75,22 @@ impl<'a> Plan<'a> {
         let whole = match (self.seen(&veth.a.link), self.seen(&veth.b.link)) {
             (Some(a), Some(b)) => {
                 let mutual = a.peer_ifindex == Some(b.ifindex) && b.peer_ifindex == Some(a.ifindex);
-                mutual && a.owned && b.owned
+                let queues = |end: &End, seen: &ObservedLink| {
+                    end.tuning.queues.is_none_or(|queues| seen.queues == queues)
+                };
+                mutual && a.owned && b.owned && queues(&veth.a, a) && queues(&veth.b, b)
             }
             _ => false,
         };
         if !whole {
             self.removal.delete(&veth.a.link, &mut self.steps);
             self.removal.delete(&veth.b.link, &mut self.steps);
-            let new = |end: &End| NewEnd { link: end.link.clone(), mac: end.mac, mtu: end.mtu };
+            let new = |end: &End| NewEnd {
+                link: end.link.clone(),
+                mac: end.mac,
+                mtu: end.mtu,
+                queues: end.tuning.queues,
+            };
             self.steps.push(Step::CreateVeth { a: new(&veth.a), b: new(&veth.b) });
         }
         let ends = [&veth.a, &veth.b].map(|end| (end, self.seen(&end.link)));
@@ -91,6 +99,7 @@ impl<'a> Plan<'a> {
                 self.properties(&end.link, seen, end.mtu, end.mac);
             }
             self.port(end, seen);
+            self.tune(end, seen);
         }
         if self.options.attach {
             let counted = |link: &LinkId| {
@@ -135,7 +144,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn properties(&mut self, link: &LinkId, seen: &ObservedLink, mtu: Option<u32>, mac: Option<MacAddr>) {
+    pub(super) fn properties(&mut self, link: &LinkId, seen: &ObservedLink, mtu: Option<u32>, mac: Option<MacAddr>) {
         if let Some(to) = mtu.filter(|mtu| *mtu != seen.mtu) {
             self.steps.push(Step::SetMtu { link: link.clone(), from: seen.mtu, to });
         }
@@ -146,7 +155,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn addresses_of(&mut self, link: &LinkId, wanted: &[IpNet], seen: Option<&ObservedLink>) {
+    pub(super) fn addresses_of(&mut self, link: &LinkId, wanted: &[IpNet], seen: Option<&ObservedLink>) {
         let has = seen.map_or(&[][..], |seen| &seen.addresses);
         let (kept, extra): (Vec<&IpNet>, Vec<&IpNet>) =
             has.iter().partition(|address| wanted.contains(address));

@@ -31,8 +31,8 @@ pub(super) fn foreign(desired: &Topology, observed: &Observed, peers: &Peers) ->
         let Some(seen) = observed.link(&link) else { continue };
         // A pair gets its tags after it was made; a crash in between leaves it with one or none.
         let peer = peers.of(&link, seen).and_then(|peer| observed.link(peer));
-        let ours = seen.owned || seen.unclaimed || peer.is_some_and(|peer| peer.owned);
-        if !ours || !matches!(seen.kind.as_str(), "bridge" | "veth") {
+        let ours = seen.owned || seen.unclaimed || seen.lent || peer.is_some_and(|peer| peer.owned);
+        if !ours || !(seen.lent || matches!(seen.kind.as_str(), "bridge" | "veth" | "macvlan")) {
             return Err(PlanError::Foreign { what: format!("{} {link}", seen.kind) });
         }
     }

@@ -28,6 +28,11 @@ impl<'a> Removal<'a> {
         self.gone.contains(link)
     }
 
+    /// Another step takes it from where it is.
+    pub(super) fn note_gone(&mut self, link: &LinkId) {
+        self.gone.insert(link.clone());
+    }
+
     /// Deletes a link, unless it went before with its peer. An end without our tag goes by the one that has it.
     pub(super) fn delete(&mut self, link: &LinkId, steps: &mut Vec<Step>) {
         let Some(seen) = self.observed.link(link).filter(|_| !self.is_gone(link)) else { return };
@@ -57,7 +62,7 @@ impl<'a> Removal<'a> {
             .collect();
         let goes = |link: &LinkId| matches!(&link.place, Place::Netns(name) if going.contains(name));
         for (link, seen) in peers::links(self.observed) {
-            if is_ours(seen) && seen.kind == "veth" && (links(&link) || goes(&link)) {
+            if is_ours(seen) && matches!(seen.kind.as_str(), "veth" | "macvlan") && (links(&link) || goes(&link)) {
                 self.delete(&link, steps);
             }
         }
