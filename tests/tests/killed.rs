@@ -191,3 +191,20 @@ fn killed_among_rules_and_settings_it_converges_too() {
     let switch = fs::read_to_string("/proc/sys/net/ipv4/conf/up0/forwarding").expect("a switch");
     assert_eq!(switch, "0\n");
 }
+
+/// A device of the host that is lent is put back as it was, wherever the agent was killed.
+#[test]
+fn killed_while_a_device_is_lent_it_comes_back() {
+    let _host = TestHost::quiet();
+    ip("link add up0 mtu 1450 type veth peer name up1");
+    ip("address add 203.0.113.1/24 dev up0");
+    ip("link set up0 up");
+    let state = || (ip("-br -4 address show up0"), ip("route show"));
+    let before = state();
+    let file = FILE
+        .replace("name = \"red\"", "name = \"red\"\ninterface = [{ name = \"lent0\", device = \"up0\" }]");
+    assert!(apply_killed_everywhere(&file, "none", 4) > 15);
+    assert_eq!(state(), before);
+    assert!(destroy_killed_everywhere(&file, "none", 4) > 5);
+    assert_eq!(state(), before);
+}

@@ -42,7 +42,7 @@ fn link(text: &str) -> LinkId {
 }
 
 fn end(text: &str) -> NewEnd {
-    NewEnd { link: link(text), mac: None, mtu: None }
+    NewEnd { link: link(text), mac: None, mtu: None, queues: None }
 }
 
 fn perform(step: Step) {
@@ -147,7 +147,12 @@ fn each_step_is_shown_by_ip_and_its_undo_takes_it_back() {
     assert_eq!(bridge["linkinfo"]["info_kind"], "bridge");
     assert_eq!(bridge["ifalias"], "netns-monitor:/run/netns-monitor:br0");
 
-    let b = NewEnd { link: link("blue/eth0"), mac: Some(mac("02:00:00:00:00:0c")), mtu: Some(1400) };
+    let b = NewEnd {
+        link: link("blue/eth0"),
+        mac: Some(mac("02:00:00:00:00:0c")),
+        mtu: Some(1400),
+        queues: None,
+    };
     perform(Step::CreateVeth { a: end("blue-eth0"), b });
     let inner = seen("-n blue -d -j link show dev eth0");
     assert_eq!((inner["mtu"].as_u64(), inner["address"].as_str()), (Some(1400), Some("02:00:00:00:00:0c")));

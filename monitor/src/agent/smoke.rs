@@ -65,7 +65,8 @@ pub fn count(mode: AttachMode) -> anyhow::Result<()> {
 }
 
 fn make_veth(kernel: &Kernel) -> anyhow::Result<()> {
-    let end = |text| anyhow::Ok(NewEnd { link: LinkId::host(name(text)?), mac: None, mtu: None, queues: None });
+    let end =
+        |text| anyhow::Ok(NewEnd { link: LinkId::host(name(text)?), mac: None, mtu: None, queues: None });
     kernel.perform(&Step::CreateVeth { a: end("nm-doctor0")?, b: end("nm-doctor1")? })
 }
 

@@ -43,7 +43,9 @@ pub(super) fn set(link: &IfName, feature: Feature, on: bool) -> io::Result<()> {
     ask(link, &mut Value { command: commands(feature).1, data: on.into() })?;
     match get(link, feature)? == on {
         true => Ok(()),
-        false => Err(io::Error::other(format!("the device keeps {feature} {}", if on { "off" } else { "on" }))),
+        false => {
+            Err(io::Error::other(format!("the device keeps {feature} {}", if on { "off" } else { "on" })))
+        }
     }
 }
 

@@ -78,7 +78,8 @@ fn text(lease: &Lease) -> String {
     for address in addresses {
         text.push_str(&format!("address {address}\n"));
     }
-    let shown = |address: Option<std::net::IpAddr>| address.map_or("-".to_owned(), |address| address.to_string());
+    let shown =
+        |address: Option<std::net::IpAddr>| address.map_or("-".to_owned(), |address| address.to_string());
     for Route { to, via, table, metric, src, protocol, .. } in routes {
         text.push_str(&format!("route {to} {} {table} {metric} {} {protocol}\n", shown(*via), shown(*src)));
     }
@@ -92,12 +93,16 @@ fn parse(device: IfName, text: &str) -> Option<Lease> {
         let (key, rest) = line.split_once(' ')?;
         let words: Vec<&str> = rest.split(' ').collect();
         match (key, &words[..]) {
-            ("to", [netns, name]) => link = Some(LinkId::inside(netns.parse::<NsName>().ok()?, name.parse().ok()?)),
+            ("to", [netns, name]) => {
+                link = Some(LinkId::inside(netns.parse::<NsName>().ok()?, name.parse().ok()?))
+            }
             ("mac", [text]) => mac = text.parse().ok(),
             ("mtu", [text]) => mtu = text.parse().ok(),
             ("up", [text]) => up = *text == "1",
             // Of what stands there, backslashes and quotes alone differ from what was.
-            ("alias", _) => alias = Some(rest.replace("\\'", "'").replace("\\\"", "\"").replace("\\\\", "\\")),
+            ("alias", _) => {
+                alias = Some(rest.replace("\\'", "'").replace("\\\"", "\"").replace("\\\\", "\\"))
+            }
             ("address", [text]) => addresses.push(text.parse().ok()?),
             ("route", [to, via, table, metric, src, protocol]) => routes.push(Route {
                 kind: RouteKind::Unicast,
@@ -194,7 +199,10 @@ impl Kernel {
         observed: &Observed,
     ) -> anyhow::Result<()> {
         if *name != lease.device && observed.host.contains_key(&lease.device) {
-            bail!("{name} was {} before it was lent, and another link has that name by now: rename one", lease.device);
+            bail!(
+                "{name} was {} before it was lent, and another link has that name by now: rename one",
+                lease.device
+            );
         }
         let alias = lease.alias.clone().unwrap_or_default();
         let wanted = lease.device.to_string();
@@ -226,7 +234,8 @@ impl Kernel {
 
 /// The device among the host's links, whatever its name.
 fn found<'a>(observed: &'a Observed, lease: &Lease) -> Option<(&'a IfName, &'a ObservedLink)> {
-    let mut same = observed.host.iter().filter(|(_, seen)| seen.mac == Some(lease.mac) && seen.kind != "bridge");
+    let mut same =
+        observed.host.iter().filter(|(_, seen)| seen.mac == Some(lease.mac) && seen.kind != "bridge");
     let by_name = observed.host.get_key_value(&lease.device).filter(|(_, seen)| seen.mac == Some(lease.mac));
     by_name.or_else(|| same.next())
 }

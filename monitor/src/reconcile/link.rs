@@ -15,8 +15,7 @@ use rtnetlink::{
         address::{AddressAttribute, AddressFlags, AddressMessage},
         link::{
             InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
-            LinkAttribute, MacVlanMode as KernelMode,
-            LinkMessage,
+            LinkAttribute, LinkMessage, MacVlanMode as KernelMode,
         },
     },
 };

@@ -130,7 +130,11 @@ impl Kernel {
         let mut observed = self.observe_with(wanted.collect())?;
         for end in topology.ends().filter(|end| !end.tuning.offload.is_empty()) {
             let features = || end.tuning.offload.keys().copied();
-            let read = || Ok(features().filter_map(|one| Some((one, ethtool::get(&end.link.name, one).ok()?))).collect());
+            let read = || {
+                Ok(features()
+                    .filter_map(|one| Some((one, ethtool::get(&end.link.name, one).ok()?)))
+                    .collect())
+            };
             if let Some(seen) = observed.link_mut(&end.link) {
                 // One that went meanwhile is made anew by the next pass.
                 seen.offload = self.within(&end.link.place, read).unwrap_or_default();
@@ -194,7 +198,9 @@ impl Kernel {
             }),
             Step::SetOffload { link, feature, on } => {
                 let done = self.within(&link.place, || Ok(ethtool::set(&link.name, *feature, *on)?));
-                done.with_context(|| format!("cannot turn {feature} of {link} {}", if *on { "on" } else { "off" }))
+                done.with_context(|| {
+                    format!("cannot turn {feature} of {link} {}", if *on { "on" } else { "off" })
+                })
             }
             Step::DeleteLink { link } => self.delete_link(link),
             Step::SetBridge { link, from: _, to } => self.set_bridge(link, to.as_ref()),
@@ -311,8 +317,13 @@ impl Kernel {
         let file = netns::file(&self.netns_dir, netns)?;
         self.create(&[&end.link], || {
             self.at(&Place::Host, async |session| {
-                let parent = session.find(parent.as_str()).await?.with_context(|| format!("there is no device {parent}"))?;
-                anyhow::Ok(session.add_macvlan(parent.ifindex, mode, end, self.group, file.as_raw_fd()).await?)
+                let parent = session
+                    .find(parent.as_str())
+                    .await?
+                    .with_context(|| format!("there is no device {parent}"))?;
+                anyhow::Ok(
+                    session.add_macvlan(parent.ifindex, mode, end, self.group, file.as_raw_fd()).await?,
+                )
             })
         })?;
         drop(file);

@@ -338,7 +338,11 @@ impl fmt::Display for Step {
             Self::CreateNetns { name } => write!(f, "ip netns add {name}"),
             Self::DeleteNetns { name } => write!(f, "ip netns delete {name}"),
             Self::CreateBridge { name, mtu, mac } => {
-                write!(f, "ip link add {name}{} type bridge", Properties { mtu: *mtu, mac: *mac, queues: None })
+                write!(
+                    f,
+                    "ip link add {name}{} type bridge",
+                    Properties { mtu: *mtu, mac: *mac, queues: None }
+                )
             }
             Self::CreateMacvlan { parent, mode, end: NewEnd { link, mac, mtu, queues } } => {
                 write!(f, "ip link add link {parent} name {}", link.name)?;

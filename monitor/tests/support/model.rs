@@ -275,7 +275,8 @@ impl Model {
             }
             Step::CreateMacvlan { parent, mode, end } => {
                 ensure!(self.link(&end.link).is_err(), "{}: File exists", end.link);
-                let on = self.observed.host.get(parent).with_context(|| format!("there is no {parent}"))?.ifindex;
+                let on =
+                    self.observed.host.get(parent).with_context(|| format!("there is no {parent}"))?.ifindex;
                 let ifindex = self.index(&end.link.place);
                 let blank = self.blank("macvlan", ifindex);
                 let link = ObservedLink {
@@ -290,7 +291,8 @@ impl Model {
             }
             Step::Lend { device, link } => {
                 ensure!(self.link(link).is_err(), "{link}: File exists");
-                let mut seen = self.observed.host.remove(device).with_context(|| format!("there is no {device}"))?;
+                let mut seen =
+                    self.observed.host.remove(device).with_context(|| format!("there is no {device}"))?;
                 ensure!(!seen.owned, "a link of ours is lent");
                 let noted = self.observed.leases.iter().position(|lease| lease.device == *device);
                 let lease = noted.map(|at| self.observed.leases.remove(at)).unwrap_or_else(|| Lease {
@@ -311,9 +313,11 @@ impl Model {
             Step::TakeBack { device, .. } => {
                 let at = self.observed.leases.iter().position(|lease| lease.device == *device);
                 let lease = self.observed.leases.remove(at.context("nothing is noted")?);
-                let inside = self.links(&lease.link.place).ok().and_then(|links| links.remove(&lease.link.name));
+                let inside =
+                    self.links(&lease.link.place).ok().and_then(|links| links.remove(&lease.link.name));
                 let by_mac = |seen: &ObservedLink| seen.mac == Some(lease.mac);
-                let here = self.observed.host.iter().find(|(_, seen)| by_mac(seen)).map(|(name, _)| name.clone());
+                let here =
+                    self.observed.host.iter().find(|(_, seen)| by_mac(seen)).map(|(name, _)| name.clone());
                 let seen = inside.or_else(|| self.observed.host.remove(&here?));
                 if let Some(seen) = seen {
                     self.flush(&lease.link, |_| true);

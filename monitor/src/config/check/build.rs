@@ -38,7 +38,10 @@ impl Check<'_> {
             self.say(mode.span(), "`mode` is of a macvlan".to_owned());
         }
         if let (Some(host), None) = (host, bridge) {
-            self.say(host.span(), "only an interface on a bridge has an end in the host's namespace".to_owned());
+            self.say(
+                host.span(),
+                "only an interface on a bridge has an end in the host's namespace".to_owned(),
+            );
         }
         match bridge {
             Some(bridge) => topology.veths.extend(self.on_bridge(netns, written, bridge)),
@@ -52,7 +55,10 @@ impl Check<'_> {
         let segment = format!("device {}", parent.get_ref().escape_debug());
         let addresses = self.addresses(address.as_ref(), &segment, None);
         if let (Some(mac), Some(_)) = (mac, device) {
-            self.say(mac.span(), "a device that is lent keeps its MAC address: by that it is known".to_owned());
+            self.say(
+                mac.span(),
+                "a device that is lent keeps its MAC address: by that it is known".to_owned(),
+            );
         }
         if let (Some(queues), Some(_)) = (queues, device) {
             self.say(queues.span(), "a device that is lent has the queues it has".to_owned());

@@ -122,7 +122,12 @@ impl Check<'_> {
         self.number(written, 1..=i64::from(u32::MAX), "table")
     }
 
-    pub(super) fn number(&mut self, written: &Spanned<i64>, range: RangeInclusive<i64>, what: &str) -> Option<u32> {
+    pub(super) fn number(
+        &mut self,
+        written: &Spanned<i64>,
+        range: RangeInclusive<i64>,
+        what: &str,
+    ) -> Option<u32> {
         let number = *written.get_ref();
         match u32::try_from(number).ok().filter(|_| range.contains(&number)) {
             Some(number) => Some(number),

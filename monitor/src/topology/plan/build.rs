@@ -144,7 +144,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    pub(super) fn properties(&mut self, link: &LinkId, seen: &ObservedLink, mtu: Option<u32>, mac: Option<MacAddr>) {
+    pub(super) fn properties(
+        &mut self,
+        link: &LinkId,
+        seen: &ObservedLink,
+        mtu: Option<u32>,
+        mac: Option<MacAddr>,
+    ) {
         if let Some(to) = mtu.filter(|mtu| *mtu != seen.mtu) {
             self.steps.push(Step::SetMtu { link: link.clone(), from: seen.mtu, to });
         }

@@ -36,7 +36,9 @@ pub(super) fn refuse(desired: &Topology, observed: &Observed) -> Result<(), Plan
             }
         };
         if lent && (seen.owned || seen.kind == "bridge" || seen.kind == "loopback") {
-            return refuse("a device that netns-monitor made, a bridge and a loopback interface cannot be lent");
+            return refuse(
+                "a device that netns-monitor made, a bridge and a loopback interface cannot be lent",
+            );
         }
         if let Some(bridge) = seen.bridge.as_ref().filter(|_| lent) {
             return refuse(&format!("it is a port of {bridge}: take it out of there first"));
@@ -60,7 +62,8 @@ pub(super) fn take_back(
 
 /// Whether a topology still wants a device where it is.
 pub(super) fn is_wanted(desired: &Topology, lease: &Lease) -> bool {
-    let same = |inner: &Inner| inner.end.link == lease.link && inner.kind == InnerKind::Device(lease.device.clone());
+    let same =
+        |inner: &Inner| inner.end.link == lease.link && inner.kind == InnerKind::Device(lease.device.clone());
     desired.inner.iter().any(same)
 }
 
@@ -76,16 +79,21 @@ impl Plan<'_> {
             InnerKind::Macvlan { parent, mode } => {
                 let on = self.seen(&LinkId::host(parent.clone())).map(|parent| parent.ifindex);
                 let fits = |seen: &ObservedLink| {
-                    seen.owned && seen.kind == "macvlan" && seen.peer_ifindex == on && seen.macvlan == Some(*mode)
+                    seen.owned
+                        && seen.kind == "macvlan"
+                        && seen.peer_ifindex == on
+                        && seen.macvlan == Some(*mode)
                 };
                 if !self.seen(link).is_some_and(fits) {
                     self.removal.delete(link, &mut self.steps);
-                    let new = NewEnd { link: link.clone(), mac: end.mac, mtu: end.mtu, queues: end.tuning.queues };
+                    let new =
+                        NewEnd { link: link.clone(), mac: end.mac, mtu: end.mtu, queues: end.tuning.queues };
                     self.steps.push(Step::CreateMacvlan { parent: parent.clone(), mode: *mode, end: new });
                 }
             }
             InnerKind::Device(device) => {
-                let lent = self.observed.leases.iter().any(|lease| lease.device == *device && lease.link == *link);
+                let lent =
+                    self.observed.leases.iter().any(|lease| lease.device == *device && lease.link == *link);
                 if !(lent && self.seen(link).is_some_and(|seen| seen.lent)) {
                     self.steps.push(Step::Lend { device: device.clone(), link: link.clone() });
                     let before = self.observed.host.get(device).map(|seen| seen.mtu);
@@ -120,7 +128,11 @@ impl Plan<'_> {
     pub(super) fn tune(&mut self, end: &End, seen: Option<&ObservedLink>) {
         let link = &end.link;
         if let Some(to) = end.tuning.txqueuelen.filter(|to| seen.is_none_or(|seen| seen.txqueuelen != *to)) {
-            self.steps.push(Step::SetTxQueueLen { link: link.clone(), from: seen.map(|seen| seen.txqueuelen), to });
+            self.steps.push(Step::SetTxQueueLen {
+                link: link.clone(),
+                from: seen.map(|seen| seen.txqueuelen),
+                to,
+            });
         }
         for (feature, on) in &end.tuning.offload {
             if seen.and_then(|seen| seen.offload.get(feature)) != Some(on) {

@@ -62,7 +62,10 @@ impl<'a> Removal<'a> {
             .collect();
         let goes = |link: &LinkId| matches!(&link.place, Place::Netns(name) if going.contains(name));
         for (link, seen) in peers::links(self.observed) {
-            if is_ours(seen) && matches!(seen.kind.as_str(), "veth" | "macvlan") && (links(&link) || goes(&link)) {
+            if is_ours(seen)
+                && matches!(seen.kind.as_str(), "veth" | "macvlan")
+                && (links(&link) || goes(&link))
+            {
                 self.delete(&link, steps);
             }
         }
