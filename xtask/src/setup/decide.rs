@@ -14,6 +14,15 @@ const COMPILER_LLVM: u32 = 22;
 
 /// Commands needed by name, with the package that brings each.
 pub(super) const COMMANDS: [(&str, &str); 3] = [("cc", "gcc"), ("ip", "iproute2"), ("tc", "iproute2")];
+/// The same, needed by the tests alone.
+pub(super) const TEST_COMMANDS: [(&str, &str); 6] = [
+    ("conntrack", "conntrack"),
+    ("ethtool", "ethtool"),
+    ("nft", "nftables"),
+    ("ping", "iputils-ping"),
+    ("python3", "python3"),
+    ("tmux", "tmux"),
+];
 /// The same, needed only while the linker is built.
 pub(super) const LINKER_COMMANDS: [(&str, &str); 1] = [("c++", "g++")];
 /// C headers needed while the linker is built.
@@ -89,6 +98,9 @@ pub(super) fn decide(found: &Found, scope: Scope, refused: &[Action]) -> Vec<Act
         packages.extend(missing(&LINKER_HEADERS, |name| found.headers.contains(name)));
     }
     packages.extend(missing(&COMMANDS, |name| found.commands.contains(name)));
+    if scope == Scope::Everything {
+        packages.extend(missing(&TEST_COMMANDS, |name| found.commands.contains(name)));
+    }
     packages.dedup();
 
     let mut actions = Vec::new();
@@ -149,6 +161,7 @@ fn reasons(packages: &[String]) -> String {
             name if COMPILER_PACKAGES.contains(&name) => "they compile the eBPF programs",
             "gcc" => "it links every Rust program",
             "iproute2" => "the tests compare with `ip` and `tc`",
+            name if TEST_COMMANDS.iter().any(|(_, package)| *package == name) => "the tests use them",
             _ => "bpf-linker is built with them",
         };
         if !reasons.contains(&reason) {
@@ -241,7 +254,12 @@ mod tests {
             nightly: None,
             linker: Some(Linker { version: LINKER_VERSION.to_owned(), llvm: Some(22) }),
             llvms: BTreeSet::from([22]),
-            commands: BTreeSet::from(["cc", "c++", "ip", "tc"]),
+            commands: COMMANDS
+                .iter()
+                .chain(&LINKER_COMMANDS)
+                .chain(&TEST_COMMANDS)
+                .map(|(name, _)| *name)
+                .collect(),
             headers: BTreeSet::from(["zlib.h", "zstd.h"]),
             components: BTreeSet::from(["fmt", "clippy"]),
             prometheus: Some("2.42.0".to_owned()),
@@ -269,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_new_machine_gets_the_packages_then_the_linker_then_prometheus() {
-        let all = install(&[
+        let build = [
             "rustc-web",
             "cargo-web",
             "libstd-rust-web-dev-bpf",
@@ -278,13 +296,14 @@ mod tests {
             "zlib1g-dev",
             "libzstd-dev",
             "iproute2",
-        ]);
+        ];
+        let tests = TEST_COMMANDS.map(|(_, package)| package);
         let linker = Action::BuildLinker { llvm: 22 };
         assert_eq!(
             decide(&bare(), Scope::Everything, &[]),
-            [all.clone(), linker.clone(), Action::UnpackPrometheus]
+            [install(&[&build[..], &tests[..]].concat()), linker.clone(), Action::UnpackPrometheus]
         );
-        assert_eq!(decide(&bare(), Scope::Build, &[]), [all, linker]);
+        assert_eq!(decide(&bare(), Scope::Build, &[]), [install(&build), linker]);
     }
 
     #[test]

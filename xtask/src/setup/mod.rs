@@ -17,7 +17,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 
 pub(crate) use decide::Scope;
-use decide::{Action, COMMANDS, COMPONENTS, LINKER_COMMANDS, LINKER_HEADERS, LINKER_VERSION, choose, decide};
+use decide::{
+    Action, COMMANDS, COMPONENTS, LINKER_COMMANDS, LINKER_HEADERS, LINKER_VERSION, TEST_COMMANDS, choose,
+    decide,
+};
 use look::{Core, Found, llvm_prefix, look};
 
 use crate::{
@@ -78,7 +81,8 @@ pub(crate) fn complete(place: &Place, scope: Scope, tell_all: bool) -> Result<()
 }
 
 fn look_for(place: &Place, scope: Scope) -> Found {
-    let commands: Vec<_> = COMMANDS.iter().chain(&LINKER_COMMANDS).map(|(name, _)| *name).collect();
+    let commands: Vec<_> =
+        COMMANDS.iter().chain(&LINKER_COMMANDS).chain(&TEST_COMMANDS).map(|(name, _)| *name).collect();
     let headers = LINKER_HEADERS.map(|(name, _)| name);
     let components = COMPONENTS.map(|(name, _)| name);
     look(place, &commands, &headers, if scope == Scope::Everything { &components } else { &[] })
@@ -110,7 +114,8 @@ fn items(found: &Found, scope: Scope) -> Vec<String> {
         item("eBPF compiler", compiler, &format!("a cargo and rustc with core for {BPF_TARGET}")),
         item("bpf-linker", linker, &format!("{LINKER_VERSION}, on the LLVM of the compiler")),
     ];
-    for (name, package) in COMMANDS {
+    let tests = if scope == Scope::Everything { &TEST_COMMANDS[..] } else { &[] };
+    for &(name, package) in COMMANDS.iter().chain(tests) {
         let detail = found.commands.contains(name).then(|| find(name)).flatten();
         items.push(item(name, detail.map(|path| path.display().to_string()), package));
     }
@@ -285,7 +290,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_item_by_item() {
         let items = items(&Found::default(), Scope::Everything);
-        assert_eq!(items.len(), 2 + COMMANDS.len() + COMPONENTS.len() + 1);
+        assert_eq!(items.len(), 2 + COMMANDS.len() + TEST_COMMANDS.len() + COMPONENTS.len() + 1);
         assert!(items.iter().all(|item| item.starts_with("missing ")), "{items:#?}");
     }
 }
