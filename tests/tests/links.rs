@@ -39,6 +39,11 @@ fn host_with_wire() -> TestHost {
     host
 }
 
+/// The namespace of the test's own host, as `ip` takes it: that of the first process is another one.
+fn here() -> String {
+    format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid())
+}
+
 /// Everything of `up0` that is put back.
 fn state() -> Vec<String> {
     let link = ip("-d link show up0");
@@ -126,14 +131,15 @@ fn a_device_is_lent_and_comes_back_as_it_was() {
             // As the kernel gives back what was in a namespace that went: down, without addresses, under some name.
             "by hand" => {
                 ip("-n blue link set eth0 down");
-                ip("-n blue link set eth0 netns 1 name dev7");
+                ip(&format!("-n blue link set eth0 netns {} name dev7", here()));
                 destroy(LEASE);
             }
             _ => {
-                ip("-n blue link set eth0 netns 1 name dev7");
+                ip(&format!("-n blue link set eth0 netns {} name dev7", here()));
                 apply(LEASE);
                 assert!(ip("-n blue -br address show eth0").contains("203.0.113.2/24"));
                 apply("");
+                destroy("");
             }
         }
         assert_eq!(state(), before, "{back}");

@@ -296,6 +296,7 @@ impl Engine {
             ("before", fs::remove_dir(run_dir.join("before"))),
             ("switches.new", fs::remove_file(run_dir.join("switches.new"))),
             ("run", Runs::new(run_dir).remove_dir()),
+            ("leases", self.kernel.forget_leases()),
             ("lock", fs::remove_file(run_dir.join("lock"))),
             ("", fs::remove_dir(run_dir)),
         ] {

@@ -57,6 +57,21 @@ impl Leases {
             .with_context(context)
     }
 
+    /// Removes the directory where nothing is noted: with what a crash left half written.
+    ///
+    /// # Errors
+    /// Something is noted, or the kernel refused.
+    fn remove_dir(&self) -> io::Result<()> {
+        let Self(dir) = self;
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.to_string_lossy().ends_with(":new") {
+                fs::remove_file(path)?;
+            }
+        }
+        fs::remove_dir(dir)
+    }
+
     fn remove(&self, device: &IfName) -> anyhow::Result<()> {
         let path = self.0.join(device.as_str());
         match fs::remove_file(&path) {
@@ -119,6 +134,14 @@ fn parse(device: IfName, text: &str) -> Option<Lease> {
 }
 
 impl Kernel {
+    /// Removes the notes of devices that are lent, where there are none.
+    ///
+    /// # Errors
+    /// A device is lent, or the kernel refused.
+    pub fn forget_leases(&self) -> io::Result<()> {
+        self.leases.remove_dir()
+    }
+
     /// Notes what a device is like, and moves it.
     pub(super) fn lend(&self, device: &IfName, link: &LinkId) -> anyhow::Result<()> {
         let Place::Netns(netns) = &link.place else { bail!("{device} is lent to a namespace") };
