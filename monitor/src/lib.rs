@@ -16,6 +16,7 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod discover;
 pub mod export;
 pub mod holders;
 pub mod ledger;

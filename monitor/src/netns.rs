@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
@@ -32,12 +32,14 @@ mod held;
 mod records;
 mod stale;
 pub mod sysctl;
+mod way;
 
 pub use before::Befores;
 pub use enter::{become_program, enter};
 pub use held::{Held, Running, hold};
 pub use records::Records;
 pub use stale::{Stale, clear, stale};
+pub use way::{PidFd, Way, by_way, tour};
 
 /// `NSFS_MAGIC` of `include/uapi/linux/magic.h`.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -379,7 +381,6 @@ fn share(dir: &Path) -> Result<(), NetnsError> {
 }
 
 /// Opens a named namespace: no symbolic link, nothing outside the directory, and really a network namespace.
-#[expect(unsafe_code, reason = "nix does not know NS_GET_NSTYPE")]
 fn open(dir: &Path, name: &NsName) -> Result<OwnedFd, NetnsError> {
     let path = dir.join(name.as_str());
     let missing = || NetnsError::Missing { name: name.clone(), path: path.clone() };
@@ -400,15 +401,23 @@ fn open(dir: &Path, name: &NsName) -> Result<OwnedFd, NetnsError> {
         }
         Err(errno) => return Err(failed("open", &path)(errno)),
     };
-    let fs = fstatfs(file.as_fd()).map_err(failed("statfs", &path))?;
+    is_netns(file.as_fd(), &path)?;
+    Ok(file)
+}
+
+/// Whether an open file is a network namespace; what it is where it is none.
+#[expect(unsafe_code, reason = "nix does not know NS_GET_NSTYPE")]
+fn is_netns(file: BorrowedFd<'_>, path: &Path) -> Result<(), NetnsError> {
+    let junk = |what| Err(NetnsError::Junk { path: path.to_owned(), what });
+    let fs = fstatfs(file).map_err(failed("statfs", path))?;
     if fs.filesystem_type() != FsType(NSFS_MAGIC) {
-        return Err(NetnsError::Junk { path, what: "an ordinary file" });
+        return junk("an ordinary file");
     }
     // SAFETY: the descriptor is open and the request takes no argument.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
     match kind == libc::CLONE_NEWNET {
-        true => Ok(file),
-        false => Err(NetnsError::Junk { path, what: "a namespace of another kind" }),
+        true => Ok(()),
+        false => junk("a namespace of another kind"),
     }
 }
 

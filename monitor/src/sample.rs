@@ -30,12 +30,38 @@ pub struct NetnsSample {
     pub state: NetnsState,
     /// Whether this agent made it.
     pub owned: bool,
+    /// Who else it is.
+    pub identity: IdentitySample,
     /// Interfaces that live.
     pub interfaces: Vec<InterfaceSample>,
     /// Totals of its interfaces that are gone.
     pub retired: Counts,
     /// Packets that rules of ours dropped, by chain, see [`crate::topology::outside::DROPS`]; those it has.
     pub drops: BTreeMap<&'static str, u64>,
+}
+
+/// What a namespace is beside its label.
+#[derive(Clone, Debug, Default)]
+pub struct IdentitySample {
+    /// Every name it has, with the source of each.
+    pub aliases: Vec<(&'static str, String)>,
+    /// The containers in it.
+    pub containers: Vec<ContainerSample>,
+    /// The Kubernetes pod it is of, by uid.
+    pub pod: Option<String>,
+    /// The unit of systemd whose processes are in it.
+    pub unit: Option<String>,
+}
+
+/// A container.
+#[derive(Clone, Debug)]
+pub struct ContainerSample {
+    /// Its engine.
+    pub runtime: &'static str,
+    /// Its number there.
+    pub id: String,
+    /// Its name, where the engine told it.
+    pub name: Option<String>,
 }
 
 /// Life-cycle of a namespace.
@@ -45,6 +71,8 @@ pub enum NetnsState {
     Named,
     /// Its file is gone, but something keeps it alive.
     Detached,
+    /// It never had a file: it lives with its processes, or by an open descriptor or socket.
+    Anonymous,
 }
 
 /// One interface of a namespace.
@@ -139,6 +167,8 @@ pub struct AgentSample {
     pub pinned: bool,
     /// Passes of the reconciler.
     pub reconciles: ReconcileSample,
+    /// Times a program of ours that somebody removed was put back.
+    pub reattached: u64,
     /// Times the netlink socket overran and everything was read anew.
     pub netlink_overruns: u64,
     /// Whether the last reading of the file succeeded, and when one last did (Unix seconds).

@@ -12,8 +12,9 @@ use anyhow::bail;
 use monitor::{
     metrics::{COLLECTORS, Collector, GONE, Kind, Metric, Series, reference, render, render_with},
     sample::{
-        AgentSample, AttachMode, ByDirection, ClassCounts, Counts, DirectionCounts, InterfaceSample,
-        LinkSample, NetnsSample, NetnsState, RECONCILE_BOUNDS, ReconcileSample, ReloadSample, Sample,
+        AgentSample, AttachMode, ByDirection, ClassCounts, ContainerSample, Counts, DirectionCounts,
+        IdentitySample, InterfaceSample, LinkSample, NetnsSample, NetnsState, RECONCILE_BOUNDS,
+        ReconcileSample, ReloadSample, Sample,
     },
     topology::names::{Cookie, MacAddr},
 };
@@ -305,6 +306,16 @@ fn sample() -> Sample {
     let mut red = netns("red");
     red.cookie = Cookie(9);
     red.state = NetnsState::Detached;
+    red.identity = IdentitySample {
+        aliases: vec![("mount", "/run/docker/netns/0ab".to_owned()), ("process", "red".to_owned())],
+        containers: vec![ContainerSample {
+            runtime: "docker",
+            id: "0123456789abcdef".repeat(4),
+            name: Some("web".to_owned()),
+        }],
+        pod: Some("01234567-89ab-cdef-0123-456789abcdef".to_owned()),
+        unit: None,
+    };
     let mut wan = interface("wan", None);
     wan.mode = None;
     wan.link = Some(LinkSample {
@@ -325,6 +336,7 @@ fn agent() -> AgentSample {
     AgentSample {
         mode: Some(AttachMode::Tcx),
         unattached: 1,
+        reattached: 2,
         pinned: true,
         reconciles: ReconcileSample {
             durations,
@@ -345,6 +357,7 @@ fn netns(label: &str) -> NetnsSample {
         inode: None,
         state: NetnsState::Named,
         owned: false,
+        identity: IdentitySample::default(),
         interfaces: Vec::new(),
         retired: Counts::default(),
         drops: Default::default(),

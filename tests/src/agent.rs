@@ -95,6 +95,11 @@ pub fn run_well(args: &[&str]) -> Outcome {
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(binary());
+    // All tests share one /proc: by names alone an agent sees no more than its own host.
+    let sources = ["--watch.source", "named"];
+    if !args.contains(&sources[0]) {
+        command.args(sources);
+    }
     command.args(args).stdin(Stdio::null()).stderr(Stdio::piped());
     // Whatever the developer's shell says, the tests read the log as it is by default.
     command.env_remove("RUST_LOG").env("NO_COLOR", "1");

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::warn;
 
+use super::watch::{Watched, WatchedNetns};
 use crate::{
     ledger::Retired,
     probe::{Reading, Readings},
     sample::{
-        AgentSample, AttachMode, ByDirection, Counts, InterfaceSample, LinkSample, NetnsSample, NetnsState,
-        Sample,
+        AgentSample, AttachMode, ByDirection, ContainerSample, Counts, IdentitySample, InterfaceSample,
+        LinkSample, NetnsSample, NetnsState, Sample,
     },
     topology::{
         Observed, ObservedLink, ObservedNetns,
@@ -18,26 +19,54 @@ use crate::{
     },
 };
 
-/// Joins links and counts by the cookie of their namespace. A namespace that is counted but has no name any more is
-/// detached: something keeps it alive.
-pub(super) fn assemble(observed: &Observed, readings: Readings, agent: AgentSample) -> Sample {
+/// Joins links and counts by the cookie of their namespace: what was watched, what the last pass saw and the watch did not
+/// yet, and what is counted and nothing shows any more, which something keeps alive.
+pub(super) fn assemble(
+    observed: &Observed,
+    watched: &Watched,
+    readings: Readings,
+    agent: AgentSample,
+) -> Sample {
     let Readings { interfaces, retired, gone } = readings;
     let mut counted: BTreeMap<Cookie, Vec<Reading>> = BTreeMap::new();
     for reading in interfaces {
         counted.entry(reading.target.cookie).or_default().push(reading);
     }
     let mut retired: BTreeMap<Cookie, Retired> = retired.into_iter().collect();
-    let ends = Ends::new(observed);
+    let mut take = |cookie: Cookie| {
+        let retired = retired.remove(&cookie).map_or_else(Counts::default, |retired| retired.counts);
+        (counted.remove(&cookie).unwrap_or_default(), retired)
+    };
+    let ours: BTreeMap<Cookie, (&NsName, &ObservedNetns)> =
+        observed.namespaces.iter().map(|(name, netns)| (netns.cookie, (name, netns))).collect();
+    let names: BTreeMap<Cookie, &str> =
+        watched.namespaces.iter().map(|netns| (netns.cookie, netns.label.as_str())).collect();
     let mut namespaces = Vec::new();
-    for (name, netns) in &observed.namespaces {
-        let readings = counted.remove(&netns.cookie).unwrap_or_default();
-        let retired = retired.remove(&netns.cookie).map_or_else(Counts::default, |retired| retired.counts);
+    for netns in &watched.namespaces {
+        let (readings, retired) = take(netns.cookie);
+        let seen = ours.get(&netns.cookie);
+        namespaces.push(NetnsSample {
+            label: netns.label.clone(),
+            cookie: netns.cookie,
+            inode: Some(netns.inode),
+            state: netns.state,
+            owned: netns.owned || seen.is_some_and(|(_, netns)| netns.owned),
+            identity: identity(netns),
+            interfaces: interfaces_watched(netns, &names, readings),
+            retired,
+            drops: seen.map(|(name, _)| outside::drops(observed, name)).unwrap_or_default(),
+        });
+    }
+    let ends = Ends::new(observed);
+    for (name, netns) in observed.namespaces.iter().filter(|(_, netns)| !names.contains_key(&netns.cookie)) {
+        let (readings, retired) = take(netns.cookie);
         namespaces.push(NetnsSample {
             label: name.to_string(),
             cookie: netns.cookie,
             inode: Some(netns.inode),
             state: NetnsState::Named,
             owned: netns.owned,
+            identity: IdentitySample::default(),
             interfaces: interfaces_of(&ends, name, netns, readings),
             retired,
             drops: outside::drops(observed, name),
@@ -57,7 +86,8 @@ pub(super) fn assemble(observed: &Observed, readings: Readings, agent: AgentSamp
             cookie,
             inode: None,
             state: NetnsState::Detached,
-            owned: true,
+            owned: false,
+            identity: IdentitySample::default(),
             interfaces: readings
                 .into_iter()
                 .map(|reading| interface(reading.target.interface.clone(), Some(reading), None))
@@ -67,6 +97,69 @@ pub(super) fn assemble(observed: &Observed, readings: Readings, agent: AgentSamp
         });
     }
     Sample { namespaces, gone, agent }
+}
+
+fn identity(netns: &WatchedNetns) -> IdentitySample {
+    IdentitySample {
+        aliases: netns.aliases.iter().map(|(source, name)| (source.name(), name.clone())).collect(),
+        containers: netns
+            .containers
+            .iter()
+            .map(|(container, name)| ContainerSample {
+                runtime: container.runtime,
+                id: container.id.clone(),
+                name: name.clone(),
+            })
+            .collect(),
+        pod: netns.pod.clone(),
+        unit: netns.unit.clone(),
+    }
+}
+
+fn interfaces_watched(
+    netns: &WatchedNetns,
+    names: &BTreeMap<Cookie, &str>,
+    readings: Vec<Reading>,
+) -> Vec<InterfaceSample> {
+    let mut readings: Vec<Option<Reading>> = readings.into_iter().map(Some).collect();
+    let mut interfaces: Vec<_> = netns
+        .links
+        .iter()
+        .filter_map(|watched| Some((watched, watched.side?)))
+        .map(|(watched, side)| {
+            let is_it = |reading: &&mut Option<Reading>| {
+                reading.as_ref().is_some_and(|reading| reading.target.side == side)
+            };
+            let reading = readings.iter_mut().find(is_it).and_then(Option::take);
+            let link = &watched.link;
+            let peer = watched.peer.as_ref();
+            let peer_netns = peer.and_then(|(cookie, _)| match cookie {
+                None => Some(String::new()),
+                Some(cookie) => names.get(cookie).map(|name| (*name).to_owned()),
+            });
+            let seen = LinkSample {
+                ifindex: link.ifindex,
+                kind: link.kind.clone(),
+                mac: link.mac,
+                mtu: link.mtu,
+                running: link.running,
+                peer_interface: peer.map(|(_, name)| name.clone()),
+                peer_netns,
+                drops: ByDirection { receive: link.stats.rx.dropped, transmit: link.stats.tx.dropped },
+                errors: ByDirection { receive: link.stats.rx.errors, transmit: link.stats.tx.errors },
+            };
+            interface(link.name.clone(), reading, Some(seen))
+        })
+        .collect();
+    // Counted, but not among the links of this look: still there for the one who scrapes, unless its name is another's now.
+    for reading in readings.into_iter().flatten() {
+        let mut name = reading.target.interface.clone();
+        if interfaces.iter().any(|interface| interface.name == name) {
+            name = format!("{name}~{}", reading.target.ifindex());
+        }
+        interfaces.push(interface(name, Some(reading), None));
+    }
+    interfaces
 }
 
 fn interfaces_of(

@@ -2,32 +2,39 @@
 
 mod gc;
 mod look;
+mod watch;
 
 use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::Context as _;
 use tracing::{debug, info, warn};
 
-pub use self::gc::Garbage;
+use self::watch::Watching;
+pub use self::{gc::Garbage, watch::Look as Watch};
 use super::{
     Failure,
     lock::RunLock,
     runs::{Run, Runs},
+    watch::Watched,
 };
 use crate::{
+    discover::{Scope, Source, ear::Heard},
     netns,
-    probe::{self, AttachChoice, Attached, Enter, Probes, Readings, Side, Target, bpffs},
+    probe::{self, AttachChoice, Attached, Probes, Readings, Side, Target, bpffs},
     reconcile::{Kernel, Performing},
     sample::{AttachMode, Sample},
     topology::{
         Observed, Topology,
         execute::{self, Perform},
-        names::{Cookie, IfName, LinkId, NsName, Place},
+        names::{Cookie, IfName, LinkId, Place},
         outside::Outside,
         plan::{self, PlanOptions},
         step::Step,
@@ -45,6 +52,16 @@ pub struct Host {
     pub netns_dir: PathBuf,
     /// How programs are attached; absent where nothing shall be counted.
     pub attach: Option<AttachChoice>,
+    /// Where namespaces are looked for.
+    pub sources: Vec<Source>,
+    /// Sockets of container engines, which are asked for names.
+    pub engines: Vec<PathBuf>,
+}
+
+impl Host {
+    pub(super) fn scope(&self) -> Scope {
+        Scope { netns_dirs: vec![self.netns_dir.clone()], sources: self.sources.clone() }
+    }
 }
 
 /// The kernel in our hands: the lock is held, programs are loaded, what was attached before is adopted.
@@ -55,6 +72,11 @@ pub struct Engine {
     probes: Option<Probes>,
     /// A pass is one at a time.
     passing: Mutex<()>,
+    watching: Watching,
+    /// Namespaces that the last look of a pass saw.
+    named: Mutex<BTreeSet<Cookie>>,
+    /// Times a program that somebody removed was put back.
+    reattached: AtomicU64,
     /// What was said of obstacles; it is not said again while it stays.
     told: Mutex<Vec<String>>,
     /// A bpffs that this process mounted, to be unmounted when everything is removed.
@@ -72,6 +94,8 @@ pub struct Look {
 pub struct View {
     /// Every named namespace, and the host's links.
     pub observed: Observed,
+    /// Every namespace.
+    pub watched: Watched,
     /// The same with its counts.
     pub sample: Sample,
 }
@@ -122,24 +146,28 @@ impl Engine {
         need_root()?;
         let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
         let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
-        let passing = Mutex::new(());
+        let ways = watch::Ways::default();
+        let new = |probes, mounted, ways| Self {
+            host: host.clone(),
+            kernel,
+            probes,
+            passing: Mutex::new(()),
+            watching: Watching::new(ways),
+            named: Mutex::default(),
+            reattached: AtomicU64::new(0),
+            told: Mutex::default(),
+            mounted,
+            _lock: lock,
+        };
         let Some(attach) = host.attach.filter(|_| count) else {
-            return Ok(Self {
-                host: host.clone(),
-                kernel,
-                probes: None,
-                passing,
-                told: Mutex::default(),
-                mounted: false,
-                _lock: lock,
-            });
+            return Ok(new(None, false, ways));
         };
         let (pin_dir, mounted) = pin_dir(host);
         let options = probe::Options {
             pin_dir,
             attach,
             log_level: bpf_log_level(),
-            enter: enter(host.netns_dir.clone()),
+            enter: watch::enter(host.netns_dir.clone(), Arc::clone(&ways)),
         };
         let probes = match Probes::open(options) {
             Ok(probes) => Some(probes),
@@ -151,7 +179,7 @@ impl Engine {
                 None
             }
         };
-        Ok(Self { host: host.clone(), kernel, probes, passing, told: Mutex::default(), mounted, _lock: lock })
+        Ok(new(probes, mounted, ways))
     }
 
     /// The same kernel for who only looks.
@@ -190,6 +218,13 @@ impl Engine {
             drop(performer);
             observed = self.observe(topology).map_err(at("observe"))?;
             self.retire(&observed).map_err(at("retire"))?;
+        }
+        if !steps.is_empty() {
+            // So that who asks after this pass sees what it made.
+            let everything = Heard { woken: true, ..Heard::default() };
+            if let Err(error) = self.look_and_count(&everything) {
+                warn!("cannot look for namespaces: {error:#}");
+            }
         }
         self.tell(self.kernel.obstacles(topology, &observed));
         let attached = |link: &LinkId| observed.link(link).is_some_and(|link| link.attached);
@@ -343,8 +378,9 @@ impl Engine {
             };
             seen || complete.iter().any(|other| other.is(target))
         };
-        let live = observed.namespaces.values().map(|netns| netns.cookie).collect();
-        Ok(probes.retire_dead(&alive, &live)?)
+        let named = observed.namespaces.values().map(|netns| netns.cookie).collect();
+        *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
+        Ok(probes.retire_dead(&alive, &self.live(&self.watched()))?)
     }
 
     /// Counts a link: finds out whose packets these are, and attaches.
@@ -360,7 +396,7 @@ impl Engine {
             }
         };
         let target = Target { cookie, netns: netns.to_string(), interface: whose.name.to_string(), side };
-        Ok(probes.attach(&target)?)
+        Ok(self.attach_to(probes, &target)?)
     }
 
     /// What is counted, read now; nothing where nothing can be counted.
@@ -371,6 +407,11 @@ impl Engine {
     /// How interfaces are counted; absent where they cannot be.
     pub fn mode(&self) -> Option<AttachMode> {
         self.probes.as_ref().map(Probes::mode)
+    }
+
+    /// Times a program of ours that somebody removed was put back.
+    pub fn reattached(&self) -> u64 {
+        self.reattached.load(Ordering::Relaxed)
     }
 
     /// Whether counts outlive this process.
@@ -456,22 +497,6 @@ fn mark_attached(observed: &mut Observed, attached: &[Attached]) {
             link.attached = complete.contains(&(Some(netns.cookie), link.ifindex));
         }
     }
-}
-
-/// The way into the namespace of a target, checked by its cookie.
-fn enter(netns_dir: PathBuf) -> Enter {
-    Box::new(move |target, work| {
-        let name: NsName = target.netns.parse()?;
-        netns::inside(&netns_dir, &name, || match netns::own_identity() {
-            Ok(identity) if identity.cookie == target.cookie => {
-                work();
-                Ok(())
-            }
-            Ok(_) => Err(format!("{name} is another namespace by now")),
-            Err(error) => Err(error.to_string()),
-        })?
-        .map_err(Into::into)
-    })
 }
 
 /// Whether a bpffs has nothing in it but what the kernel itself puts into each (`maps.debug`, `progs.debug`).

@@ -10,12 +10,17 @@ pub mod lock;
 pub mod runs;
 pub mod smoke;
 mod state;
+mod watch;
 
 use std::{
     fmt,
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -24,7 +29,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::watch::{Receiver, channel},
 };
 use tracing::{debug, error, info, warn};
 
@@ -35,6 +40,7 @@ use self::{
 };
 use crate::{
     config::{self, ConfigErrors},
+    discover::ear::{Ear, Heard, Waker},
     export::http,
     probe::Logger,
     reconcile::watch::{Change, Watch},
@@ -47,6 +53,8 @@ pub const PASS_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Quiet time after an event before a pass: a set-up by hand makes many events, one pass answers them all.
 const SETTLE: Duration = Duration::from_millis(50);
+/// The same before a look at who else is on the host, which costs less.
+const LOOK_SETTLE: Duration = Duration::from_millis(5);
 
 /// How the agent is run.
 pub struct Options {
@@ -76,7 +84,7 @@ pub struct Running {
     /// Reads a sample, as a scrape does.
     pub sample: Arc<dyn Fn() -> anyhow::Result<crate::sample::Sample> + Send + Sync>,
     /// Turns true when the agent stops.
-    pub stopped: watch::Receiver<bool>,
+    pub stopped: Receiver<bool>,
 }
 
 /// Where the wanted topology comes from.
@@ -190,11 +198,12 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
     let mut events = Watch::new(&netns_dir, engine.runs().dir(), source.file(), engine.table())
         .context("cannot watch the kernel for changes")?;
     let state = Arc::new(State::new(Arc::clone(&engine)));
+    let watch = Watching::start(&engine, &state)?;
     if let Some(logger) = engine.take_logger() {
         tokio::spawn(forward(logger));
     }
 
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = channel(false);
     let server = tokio::spawn(http::serve(listeners, state.app(), until(stopped.clone())));
     for address in &addresses {
         info!("listening on http://{address}/metrics");
@@ -244,6 +253,7 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
     }
     info!("stopping");
     stop.send_replace(true);
+    blocking(move || watch.stop()).await?;
     if let Err(error) = server.await.context("the HTTP server panicked").and_then(|done| done) {
         warn!("HTTP: {error:#}");
     }
@@ -260,6 +270,61 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
         }
     }
     fatal.map_or(Ok(()), Err)
+}
+
+/// The thread that watches every namespace of the host.
+struct Watching {
+    waker: Waker,
+    stopped: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Watching {
+    /// Starts to listen, and then the thread.
+    fn start(engine: &Arc<Engine>, state: &Arc<State>) -> Result<Self, Failure> {
+        engine.begin_watch()?;
+        let mut ear = Ear::open().context("cannot listen for changes of namespaces")?;
+        let (waker, stopped) = (ear.waker(), Arc::new(AtomicBool::new(false)));
+        let (engine, state, ended) = (Arc::clone(engine), Arc::clone(state), Arc::clone(&stopped));
+        let run = move || {
+            let mut heard = Heard { overrun: true, ..Heard::default() };
+            while !ended.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                let more = look(&engine, &state, &heard);
+                let rest = if more { Duration::ZERO } else { engine.watch_wait() };
+                // Under a storm of events, at most half of the time is spent looking.
+                heard = ear.wait(rest, LOOK_SETTLE.max(began.elapsed()));
+            }
+        };
+        let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(run);
+        Ok(Self { waker, stopped, thread: thread.context("cannot start a thread")? })
+    }
+
+    fn stop(self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.waker.wake();
+        if self.thread.join().is_err() {
+            error!("the thread that watches namespaces panicked");
+        }
+    }
+}
+
+/// One look of the watch; says whether there is more to do at once.
+fn look(engine: &Engine, state: &State, heard: &Heard) -> bool {
+    if heard.overrun {
+        debug!("looking at every namespace anew");
+    }
+    match engine.watch(heard) {
+        Ok(looked) => {
+            state.looked(looked.unattached);
+            // Beside what is to be attached, names can wait.
+            looked.more || engine.learn_names()
+        }
+        Err(error) => {
+            error!("cannot look for namespaces: {error:#}");
+            false
+        }
+    }
 }
 
 /// Hands what the eBPF programs log to our own log.
@@ -337,7 +402,7 @@ async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Failure> {
     Ok(listeners)
 }
 
-async fn until(mut stopped: watch::Receiver<bool>) {
+async fn until(mut stopped: Receiver<bool>) {
     // An error means that the sender is gone: stopped too.
     if stopped.wait_for(|stopped| *stopped).await.is_err() {
         debug!("whoever could stop the server is gone");

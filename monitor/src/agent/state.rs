@@ -29,6 +29,8 @@ pub(super) struct State {
     observed: ArcSwap<Observed>,
     passes: Mutex<Passes>,
     overruns: AtomicU64,
+    /// Interfaces of namespaces that no file names which should be counted and are not.
+    unwatched: AtomicU64,
     reload: Mutex<ReloadSample>,
     requests: Arc<Requests>,
 }
@@ -49,6 +51,7 @@ impl State {
             observed: ArcSwap::default(),
             passes: Mutex::default(),
             overruns: AtomicU64::new(0),
+            unwatched: AtomicU64::new(0),
             reload: Mutex::new(ReloadSample { successful: true, last_success: now() }),
             requests: Arc::default(),
         }
@@ -86,6 +89,11 @@ impl State {
         }
     }
 
+    /// What a look of the watch left.
+    pub(super) fn looked(&self, unattached: usize) {
+        self.unwatched.store(unattached as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn count_overrun(&self) {
         self.overruns.fetch_add(1, Ordering::Relaxed);
     }
@@ -105,14 +113,15 @@ impl State {
         let agent = AgentSample {
             mode: self.engine.mode(),
             pinned: self.engine.pinned(),
-            unattached: passes.unattached,
+            unattached: passes.unattached + self.unwatched.load(Ordering::Relaxed),
+            reattached: self.engine.reattached(),
             reconciles: passes.sample.clone(),
             netlink_overruns: self.overruns.load(Ordering::Relaxed),
             config_reload: Some(*self.reload.lock().unwrap_or_else(PoisonError::into_inner)),
             http_requests: self.requests.counts(),
         };
         drop(passes);
-        Ok(assemble(&self.observed.load(), readings, agent))
+        Ok(assemble(&self.observed.load(), &self.engine.watched(), readings, agent))
     }
 
     /// What the HTTP server serves.

@@ -65,6 +65,7 @@ pub(super) fn state(state: NetnsState) -> &'static str {
     match state {
         NetnsState::Named => "named",
         NetnsState::Detached => "detached",
+        NetnsState::Anonymous => "anonymous",
     }
 }
 
@@ -111,6 +112,12 @@ pub(super) fn to_json(netns: &NetnsSample) -> serde_json::Value {
         "inode": netns.inode,
         "state": state(netns.state),
         "ours": netns.owned,
+        "aliases": netns.identity.aliases.iter()
+            .map(|(source, name)| json!({ "source": source, "name": name })).collect::<Vec<_>>(),
+        "containers": netns.identity.containers.iter()
+            .map(|one| json!({ "runtime": one.runtime, "id": one.id, "name": one.name })).collect::<Vec<_>>(),
+        "pod": netns.identity.pod,
+        "unit": netns.identity.unit,
         "interfaces": interfaces,
         "counts": counts_json(netns.counts().as_ref()),
         "firewall_drops": netns.drops,

@@ -26,6 +26,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     agent::{Failure, engine::Host},
+    discover::{SOURCES, Source},
     probe::AttachChoice,
     sample::AttachMode,
 };
@@ -62,12 +63,31 @@ pub struct Global {
     /// How the eBPF programs are attached
     #[arg(long, global = true, value_enum, default_value_t = Attach::Auto)]
     attach: Attach,
+    /// Where namespaces are looked for: named, mount, process, held
+    #[arg(long = "watch.source", global = true, value_name = "SOURCE", value_delimiter = ',', value_parser = source,
+          default_value = "named,mount,process,held")]
+    sources: Vec<Source>,
+    /// Sockets of container engines that are asked for names
+    #[arg(
+        long = "watch.engine-socket",
+        global = true,
+        value_name = "PATH",
+        value_delimiter = ',',
+        default_value = "/run/docker.sock,/run/podman/podman.sock"
+    )]
+    engines: Vec<PathBuf>,
     /// Least severe level that is logged: error, warn, info, debug or trace, also for a part: info,monitor::probe=debug
     #[arg(long = "log.level", global = true, value_name = "LEVEL", default_value = "info")]
     log_level: String,
     /// Form of the log lines
     #[arg(long = "log.format", global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+}
+
+fn source(name: &str) -> Result<Source, String> {
+    let found = SOURCES.iter().find(|(_, known, _)| *known == name).map(|(source, ..)| *source);
+    let names: Vec<&str> = SOURCES.iter().map(|(_, name, _)| *name).collect();
+    found.ok_or_else(|| format!("there are: {}", names.join(", ")))
 }
 
 impl Global {
@@ -82,6 +102,8 @@ impl Global {
                 Attach::Clsact => Some(AttachChoice::Clsact),
                 Attach::None => None,
             },
+            sources: self.sources.clone(),
+            engines: self.engines.clone(),
         }
     }
 }

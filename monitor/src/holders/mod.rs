@@ -6,7 +6,6 @@
 
 mod parse;
 mod scan;
-mod sys;
 
 use std::{
     fs::{self, File},
@@ -19,6 +18,11 @@ use crate::{
     netns::{self, NetnsError},
     topology::names::NsName,
 };
+
+/// A field of a mountinfo as it was: space, tab, newline and backslash come as three octal digits.
+pub fn unescape(field: &str) -> String {
+    parse::unescape(field)
+}
 
 /// Which namespace.
 #[derive(Clone, Debug)]

@@ -29,7 +29,7 @@ fn mount(line: &str) -> Option<Mount> {
 }
 
 /// Space, tab, newline and backslash come as three octal digits.
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {

@@ -2,14 +2,17 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs, io,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+
+use crate::netns::PidFd;
 
 use super::{
     Descriptor, Inside, Mount, Process, Report, Target,
     parse::{self, beside_name},
-    sys::PidFd,
 };
 
 /// The look so far.
@@ -127,9 +130,9 @@ impl Scan<'_> {
             Some(pidfd) => pidfd.netns_of_socket(fd),
             None => PidFd::open(pid).and_then(|opened| pidfd.insert(opened).netns_of_socket(fd)),
         };
-        match asked {
+        match asked.and_then(|netns| File::from(netns).metadata()) {
             Ok(found) => {
-                let inside = found == (self.target.device, self.target.inode);
+                let inside = (found.dev(), found.ino()) == (self.target.device, self.target.inode);
                 self.asked.extend(socket.map(|inode| (inode, inside)));
                 inside
             }

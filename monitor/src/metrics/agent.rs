@@ -12,6 +12,7 @@ pub(super) const COLLECTOR: Collector = Collector {
         BUILD,
         ATTACH,
         UNATTACHED,
+        REATTACHED,
         DURATION,
         ERRORS,
         LAST_SUCCESS,
@@ -37,6 +38,11 @@ const UNATTACHED: Metric = Metric::gauge(
     "netns_monitor_interfaces_unattached",
     &[],
     "Interfaces that should be counted by eBPF and are not.",
+);
+const REATTACHED: Metric = Metric::counter(
+    "netns_monitor_reattached_total",
+    &[],
+    "Times an eBPF program of the agent was found removed from an interface by somebody else, and put back.",
 );
 const DURATION: Metric = Metric {
     name: "netns_monitor_reconcile_duration_seconds",
@@ -79,6 +85,7 @@ fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
     let AgentSample {
         mode: attach,
         unattached,
+        reattached,
         pinned,
         reconciles,
         netlink_overruns,
@@ -90,6 +97,7 @@ fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
     let pinned = if *pinned { "true" } else { "false" };
     series.count(&ATTACH, &[attach.map_or("none", mode), pinned], 1);
     series.count(&UNATTACHED, &[], *unattached);
+    series.count(&REATTACHED, &[], *reattached);
     collect_reconciles(reconciles, series);
     series.count(&OVERRUNS, &[], *netlink_overruns);
     if let Some(reload) = config_reload {

@@ -201,6 +201,36 @@ impl Probes {
         attached.collect()
     }
 
+    /// What is counted, whether or not the kernel agrees. Asks nothing.
+    pub fn targets(&self) -> Vec<Target> {
+        self.table().slots.values().map(|slot| slot.target.clone()).collect()
+    }
+
+    /// Whether an interface has counters here. Asks nothing.
+    pub fn is_counted(&self, target: &Target) -> bool {
+        self.table().find(target).is_some()
+    }
+
+    /// Whether the kernel says that both programs are attached to a counted interface.
+    pub fn is_complete(&self, target: &Target) -> bool {
+        let writer = self.writer();
+        let found = {
+            let table = self.table();
+            table.find(target).map(|id| (id, table.slots[&id].record))
+        };
+        found.is_some_and(|(id, record)| {
+            writer.counting(id, target, &record).is_ok_and(|hooks| hooks == [true, true])
+        })
+    }
+
+    /// Moves the totals of namespaces that are not in `live` and have no interface left to the host's.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn retire_namespaces(&self, live: &BTreeSet<Cookie>) -> Result<(), ProbeError> {
+        self.writer().retire_namespaces(&self.table, live)
+    }
+
     /// Counts an interface from now on: both programs, or an error and none. What is attached already stays, under
     /// the names given now; of a program that somebody detached a new one takes the place and goes on counting. An
     /// interface both of whose programs are gone has died: its counts move to its namespace and it starts at 0.

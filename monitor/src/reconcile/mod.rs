@@ -38,7 +38,7 @@ use crate::{
     topology::{
         Observed, Topology,
         inner::MacvlanMode,
-        names::{IfName, LinkId, MacAddr, NsName, Place, SysctlKey, stable_hash},
+        names::{Cookie, IfName, LinkId, MacAddr, NsName, Place, SysctlKey, stable_hash},
         step::{NewEnd, Step},
     },
 };
@@ -100,6 +100,11 @@ impl Kernel {
     /// The name of nft tables of ours: an event that has it concerns us.
     pub fn table(&self) -> &str {
         &self.table
+    }
+
+    /// Whether the namespace of this cookie, of that name or once of it, is ours.
+    pub fn owns(&self, name: &NsName, cookie: Cookie) -> bool {
+        self.records.owns(name, cookie)
     }
 
     fn pool(&self) -> MutexGuard<'_, Option<Pool>> {

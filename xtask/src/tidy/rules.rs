@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sample", &["topology::names"]),
     ("netns", &["topology::names", "topology::adopt"]),
     ("holders", &["netns", "topology::names"]),
+    ("discover", &["netns", "holders", "topology"]),
     ("config", &["topology"]),
     ("ledger", &["sample", "topology::names"]),
     ("reconcile", &["topology", "netns"]),

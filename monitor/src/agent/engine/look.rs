@@ -10,10 +10,12 @@ use crate::{
         Failure,
         assemble::assemble,
         runs::{Network, Runs},
+        watch::Watcher,
     },
+    discover::ear::Heard,
     netns,
     probe::{self, Attached, Reading, Readings},
-    sample::AgentSample,
+    sample::{AgentSample, NetnsState},
     topology::{
         Topology, allocate,
         names::{IfName, NsName, Place},
@@ -82,8 +84,21 @@ impl Look {
             Some(dir) => probe::look(&dir).map_err(anyhow::Error::from)?,
             None => Readings::default(),
         };
-        let sample = assemble(&observed, readings, AgentSample::default());
-        Ok(View { observed, sample })
+        let mut watcher = Watcher::new(self.host.scope(), self.host.engines.clone(), false)?;
+        let targets: Vec<_> = readings.interfaces.iter().map(|reading| reading.target.clone()).collect();
+        let before = |cookie| {
+            let is_it = |target: &&probe::Target| target.cookie == cookie;
+            targets.iter().find(is_it).map(|target| target.netns.clone())
+        };
+        let mut watched = watcher.look(&Heard::default(), &before)?;
+        if watcher.learn() {
+            watched = watcher.look(&Heard::default(), &before)?;
+        }
+        for netns in watched.namespaces.iter_mut().filter(|netns| netns.state == NetnsState::Detached) {
+            netns.owned = netns.label.parse().is_ok_and(|name| self.kernel.owns(&name, netns.cookie));
+        }
+        let sample = assemble(&observed, &watched, readings, AgentSample::default());
+        Ok(View { observed, watched, sample })
     }
 
     /// What nft lists of a namespace's own rules, as far as they are of ours.

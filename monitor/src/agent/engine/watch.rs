@@ -1,0 +1,258 @@
+//! Counting every namespace of the host: what was seen is compared with what is counted, and the difference is attached,
+//! renamed or let go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use tracing::{debug, info, warn};
+
+use super::Engine;
+use crate::{
+    agent::watch::{Watched, Watcher},
+    discover::ear::Heard,
+    netns::{self, Way},
+    probe::{Enter, ProbeError, Probes, Side, Target},
+    sample::NetnsState,
+    topology::names::{Cookie, NsName},
+};
+
+/// How many interfaces are attached to before a pass may come in between: each takes two grace periods of the kernel.
+const AT_ONCE: usize = 32;
+
+/// What is watched, and what the rest of the engine needs of it.
+pub(super) struct Watching {
+    watcher: Mutex<Option<Watcher>>,
+    /// As of the last look.
+    pub(super) watched: ArcSwap<Watched>,
+    /// The way into each namespace, for who attaches inside.
+    pub(super) ways: Ways,
+    /// Attachments that failed: said once, tried again at each full look.
+    refused: Mutex<BTreeMap<String, (u8, String)>>,
+}
+
+/// Ways by cookie.
+pub(super) type Ways = Arc<RwLock<BTreeMap<Cookie, Way>>>;
+
+/// What a look led to.
+pub struct Look {
+    /// Interfaces that should be counted and are not.
+    pub unattached: usize,
+    /// There is more to attach to.
+    pub more: bool,
+}
+
+impl Watching {
+    pub(super) fn new(ways: Ways) -> Self {
+        Self { watcher: Mutex::default(), watched: ArcSwap::default(), ways, refused: Mutex::default() }
+    }
+}
+
+impl Engine {
+    /// Begins to watch. From the thread whose namespace is the host's.
+    ///
+    /// # Errors
+    /// The kernel gives no socket, or no cookies.
+    pub fn begin_watch(&self) -> anyhow::Result<()> {
+        let watcher = Watcher::new(self.host.scope(), self.host.engines.clone(), true)?;
+        *self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+        Ok(())
+    }
+
+    /// The namespaces of the host, as of the last look.
+    pub fn watched(&self) -> Arc<Watched> {
+        self.watching.watched.load_full()
+    }
+
+    /// Looks at what was heard of and at what is due, and counts what is new. Nothing happens before [`Engine::begin_watch`].
+    ///
+    /// # Errors
+    /// The kernel does not show what there is.
+    pub fn watch(&self, heard: &Heard) -> anyhow::Result<Look> {
+        let _one_at_a_time = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.look_and_count(heard)
+    }
+
+    /// The same under the lock of a pass.
+    pub(super) fn look_and_count(&self, heard: &Heard) -> anyhow::Result<Look> {
+        let mut watcher = self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(watcher) = watcher.as_mut() else { return Ok(Look { unattached: 0, more: false }) };
+        let full = watcher.is_due(heard);
+        let counted = self.probes.as_ref().map(Probes::targets).unwrap_or_default();
+        let before =
+            |cookie| counted.iter().find(|target| target.cookie == cookie).map(|target| target.netns.clone());
+        let mut watched = watcher.look(heard, &before)?;
+        for netns in watched.namespaces.iter_mut().filter(|netns| netns.state == NetnsState::Detached) {
+            let name = netns.label.parse::<NsName>();
+            netns.owned = name.is_ok_and(|name| self.kernel.owns(&name, netns.cookie));
+        }
+        let ways = watched.namespaces.iter().filter_map(|netns| Some((netns.cookie, netns.way.clone()?)));
+        *self.watching.ways.write().unwrap_or_else(PoisonError::into_inner) = ways.collect();
+        let watched = Arc::new(watched);
+        self.watching.watched.store(Arc::clone(&watched));
+        match &self.probes {
+            Some(probes) => Ok(self.count(probes, &watched, &counted, heard, full)),
+            None => Ok(Look { unattached: 0, more: false }),
+        }
+    }
+
+    /// Until the next look is due though nothing was heard.
+    pub fn watch_wait(&self) -> Duration {
+        let watcher = self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        watcher.as_ref().map_or(Duration::MAX, Watcher::wait)
+    }
+
+    /// Asks engines for names of new containers; says whether there are new names. May take seconds, and holds up no pass.
+    pub fn learn_names(&self) -> bool {
+        let mut watcher = self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        watcher.as_mut().is_some_and(Watcher::learn)
+    }
+
+    fn count(
+        &self,
+        probes: &Probes,
+        watched: &Watched,
+        counted: &[Target],
+        heard: &Heard,
+        full: bool,
+    ) -> Look {
+        let wanted: Vec<Target> = watched.namespaces.iter().flat_map(|netns| netns.targets()).collect();
+        let key = |target: &Target| (target.cookie, side_key(target.side));
+        let have: BTreeMap<_, &Target> = counted.iter().map(|target| (key(target), target)).collect();
+        let want: BTreeSet<_> = wanted.iter().map(key).collect();
+        let changed: BTreeSet<Cookie> = watched
+            .namespaces
+            .iter()
+            .filter(|netns| netns.nsid.is_some_and(|nsid| heard.nsids.contains(&nsid)))
+            .map(|netns| netns.cookie)
+            .collect();
+        // An index may have been used again, a program removed: asked where something changed, and now and then of all.
+        let in_doubt = |target: &Target| {
+            full || changed.contains(&target.cookie)
+                || matches!(target.side, Side::HostEnd { ifindex } if heard.links.contains(&ifindex))
+        };
+        let mut left = AT_ONCE;
+        let mut look = Look { unattached: 0, more: false };
+        let mut refused = BTreeMap::new();
+        let before = self.watching.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for target in &wanted {
+            let same = have.get(&key(target));
+            let counts = same.is_some() && (!in_doubt(target) || probes.is_complete(target));
+            if counts {
+                if same.is_some_and(|same| *same != target)
+                    && let Err(error) = probes.rename(target)
+                {
+                    debug!("{target}: {error}");
+                }
+                continue;
+            }
+            // What was refused is tried again now and then, and where something changed.
+            if let Some((_, why)) = before.get(&target.to_string()).filter(|_| !in_doubt(target)) {
+                look.unattached += 1;
+                refused.insert(target.to_string(), why.clone());
+                continue;
+            }
+            if left == 0 {
+                look.more = true;
+                continue;
+            }
+            left -= 1;
+            match self.attach_to(probes, target) {
+                Ok(()) => debug!("counting {target}"),
+                Err(ProbeError::Gone { .. }) => debug!("{target} is gone again"),
+                Err(error) => {
+                    look.unattached += 1;
+                    refused.insert(target.to_string(), error.to_string());
+                }
+            }
+        }
+        self.tell_refused(refused, look.more);
+        let alive: BTreeSet<Cookie> = watched.namespaces.iter().map(|netns| netns.cookie).collect();
+        // Not there any more: gone, moved away, or its namespace is.
+        for target in counted.iter().filter(|target| !want.contains(&key(target))) {
+            let moved = alive.contains(&target.cookie);
+            if (moved || !probes.is_complete(target))
+                && let Err(error) = probes.detach(target)
+            {
+                warn!("{target}: {error}");
+            }
+        }
+        if let Err(error) = probes.retire_namespaces(&self.live(watched)) {
+            warn!("{error}");
+        }
+        look
+    }
+
+    /// Attaches; one of ours that somebody removed is counted as put back.
+    pub(super) fn attach_to(&self, probes: &Probes, target: &Target) -> Result<(), ProbeError> {
+        let removed = probes.is_counted(target) && !probes.is_complete(target);
+        probes.attach(target)?;
+        if removed {
+            info!("{target}: an eBPF program of ours was gone, and is put back");
+            self.reattached.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Says why interfaces are not counted, once for as long as it stays so; not of what is gone by the next look.
+    fn tell_refused(&self, now: BTreeMap<String, String>, more: bool) {
+        let mut refused = self.watching.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for (target, why) in &now {
+            let times = refused.get(target).map_or(0, |(times, _)| *times);
+            if times == 1 {
+                warn!("{target} is not counted: {why}");
+            }
+        }
+        let now = now.into_iter().map(|(target, why)| {
+            let times = refused.get(&target).map_or(0, |(times, _)| *times);
+            (target, (times.saturating_add(1), why))
+        });
+        let now: BTreeMap<_, _> = now.collect();
+        match more {
+            true => refused.extend(now),
+            false => *refused = now,
+        }
+    }
+
+    /// Namespaces whose totals stay their own: those that were seen.
+    pub(super) fn live(&self, watched: &Watched) -> BTreeSet<Cookie> {
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.namespaces.iter().map(|netns| netns.cookie).chain(named.iter().copied()).collect()
+    }
+}
+
+fn side_key(side: Side) -> (bool, u32) {
+    match side {
+        Side::HostEnd { ifindex } => (true, ifindex),
+        Side::Inside { ifindex } => (false, ifindex),
+    }
+}
+
+/// The way into the namespace of a target, checked by its cookie: as it was seen last, or by its name.
+pub(super) fn enter(netns_dir: PathBuf, ways: Ways) -> Enter {
+    Box::new(move |target, work| {
+        let seen = ways.read().unwrap_or_else(PoisonError::into_inner).get(&target.cookie).cloned();
+        let mut run = || match netns::own_identity() {
+            Ok(identity) if identity.cookie == target.cookie => {
+                work();
+                Ok(())
+            }
+            Ok(_) => Err(format!("{} is another namespace by now", target.netns)),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Some(way) = seen
+            && let Ok(done) = netns::by_way(&way, &mut run)
+            && done.is_ok()
+        {
+            return Ok(());
+        }
+        let name: NsName =
+            target.netns.parse().with_context(|| format!("nothing leads to {}", target.netns))?;
+        netns::inside(&netns_dir, &name, run)?.map_err(Into::into)
+    })
+}
