@@ -115,5 +115,8 @@ fn what_the_agent_did_not_make_stays() {
     works(&scene);
     assert!(links().contains(&"foreign".to_owned()));
     assert!(ip("netns list").contains("stranger"));
-    assert!(scene.agent.metrics().select("netns_skbs_total", &[("netns", "stranger")]).next().is_none());
+    // Watched and counted like any other, and not called ours.
+    let metrics = scene.agent.metrics();
+    assert!(metrics.select("netns_skbs_total", &[("netns", "stranger")]).next().is_some());
+    assert!(metrics.select("netns_info", &[("netns", "stranger"), ("owned", "false")]).next().is_some());
 }

@@ -31,6 +31,8 @@ pub struct Label {
     pub text: String,
     /// How good.
     pub rank: Rank,
+    /// Whether nothing bears it any more: it is from before.
+    pub kept: bool,
 }
 
 /// Longest label, in characters.
@@ -46,17 +48,20 @@ pub fn label(
 ) -> Label {
     let candidates = sightings.iter().flat_map(|seen| candidates(cookie, seen, name_of));
     let best = candidates.min_by(|a, b| (a.rank, &a.text).cmp(&(b.rank, &b.text)));
-    let best = best.unwrap_or_else(|| Label { text: format!("netns~{cookie}"), rank: Rank::Cookie });
+    let best =
+        best.unwrap_or_else(|| Label { text: format!("netns~{cookie}"), rank: Rank::Cookie, kept: false });
     match before {
         // A file may be given another name; what a process or mount is called is no reason to end a series.
-        Some(before) if best.rank > before.rank => before.clone(),
-        Some(before) if best.rank == before.rank && best.rank > Rank::Container => before.clone(),
+        Some(before) if best.rank > before.rank => Label { kept: true, ..before.clone() },
+        Some(before) if best.rank == before.rank && best.rank > Rank::Container => {
+            Label { kept: false, ..before.clone() }
+        }
         _ => Label { text: fit(&best.text), ..best },
     }
 }
 
 fn candidates(cookie: Cookie, seen: &Sighting, name_of: &dyn Fn(&str) -> Option<String>) -> Vec<Label> {
-    let label = |rank, text: String| Label { text, rank };
+    let label = |rank, text: String| Label { text, rank, kept: false };
     match seen.source {
         Source::Named if seen.is_main => vec![label(Rank::Main, seen.name.clone())],
         Source::Named => vec![label(Rank::Named, base(&seen.name).to_owned())],
@@ -87,11 +92,11 @@ fn fit(text: &str) -> String {
     }
 }
 
-/// Labels made distinct: of several with one text the best keeps it, among equals the oldest; the others get their cookie
+/// Labels made distinct: of several with one text who still bears it keeps it, then the best, then the oldest; the others get their cookie
 /// behind it. In the order of the input.
 pub fn distinct(labels: &[(Cookie, Label)]) -> Vec<String> {
     let mut order: Vec<usize> = (0..labels.len()).collect();
-    order.sort_by_key(|&at| (labels[at].1.rank, labels[at].0));
+    order.sort_by_key(|&at| (labels[at].1.kept, labels[at].1.rank, labels[at].0));
     let mut texts = vec![String::new(); labels.len()];
     let mut taken = std::collections::BTreeSet::new();
     for at in order {
@@ -148,10 +153,10 @@ mod tests {
 
     #[test]
     fn a_label_stays_until_a_better_one_comes() {
-        let main = Label { text: "blue".to_owned(), rank: Rank::Main };
+        let main = Label { text: "blue".to_owned(), rank: Rank::Main, kept: false };
         let process = seen(Source::Process, "sleep", false);
         assert_eq!(text(std::slice::from_ref(&process), false, Some(&main)), "blue", "its file was removed");
-        let by_process = Label { text: "sh~9".to_owned(), rank: Rank::Process };
+        let by_process = Label { text: "sh~9".to_owned(), rank: Rank::Process, kept: false };
         assert_eq!(text(std::slice::from_ref(&process), false, Some(&by_process)), "sh~9", "another process");
         assert_eq!(text(&[process, seen(Source::Named, "red", true)], false, Some(&by_process)), "red");
         assert_eq!(text(&[seen(Source::Named, "red", true)], false, Some(&main)), "red", "it was renamed");
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn equal_labels_are_told_apart_and_the_best_keeps_its_own() {
-        let of = |text: &str, rank| Label { text: text.to_owned(), rank };
+        let of = |text: &str, rank| Label { text: text.to_owned(), rank, kept: false };
         let labels = [
             (Cookie(3), of("web", Rank::Container)),
             (Cookie(5), of("web", Rank::Main)),
@@ -174,5 +179,9 @@ mod tests {
             (Cookie(6), of("db", Rank::Mount)),
         ];
         assert_eq!(distinct(&labels), ["web~3", "web", "web~4", "db"]);
+        // Its file was removed, and another has the name.
+        let lost = Label { kept: true, ..of("blue", Rank::Main) };
+        let labels = [(Cookie(3), lost), (Cookie(5), of("blue", Rank::Main))];
+        assert_eq!(distinct(&labels), ["blue~3", "blue"]);
     }
 }
