@@ -9,7 +9,7 @@ use crate::{
     probe::{Reading, Readings},
     sample::{
         AgentSample, AttachMode, ByDirection, Counts, InterfaceSample, LinkSample, NetnsSample, NetnsState,
-        Sample,
+        Sample, lost::Lost,
     },
     topology::{
         Observed, ObservedLink, ObservedNetns,
@@ -66,7 +66,7 @@ pub(super) fn assemble(observed: &Observed, readings: Readings, agent: AgentSamp
             drops: BTreeMap::new(),
         });
     }
-    Sample { namespaces, gone, agent }
+    Sample { namespaces, gone, agent, lost: Lost::default() }
 }
 
 fn interfaces_of(

@@ -1,5 +1,6 @@
 //! What `agent`, `apply`, `destroy` and the looking subcommands do to the kernel, in order. Blocking.
 
+mod drops;
 mod gc;
 mod look;
 
@@ -7,7 +8,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use anyhow::Context as _;
@@ -32,6 +33,7 @@ use crate::{
         plan::{self, PlanOptions},
         step::Step,
     },
+    trace::Drops,
 };
 
 /// The host's directories, and how to attach.
@@ -53,6 +55,10 @@ pub struct Engine {
     kernel: Kernel,
     /// Absent where this kernel or our privileges do not allow it: the wiring works all the same.
     probes: Option<Probes>,
+    /// Where everything is pinned; absent where counts end with this process.
+    pin_dir: Option<PathBuf>,
+    /// Opened by the first pass; absent where this kernel or our privileges do not allow it.
+    drops: OnceLock<Option<Drops>>,
     /// A pass is one at a time.
     passing: Mutex<()>,
     /// What was said of obstacles; it is not said again while it stays.
@@ -128,6 +134,8 @@ impl Engine {
                 host: host.clone(),
                 kernel,
                 probes: None,
+                pin_dir: None,
+                drops: OnceLock::new(),
                 passing,
                 told: Mutex::default(),
                 mounted: false,
@@ -136,7 +144,7 @@ impl Engine {
         };
         let (pin_dir, mounted) = pin_dir(host);
         let options = probe::Options {
-            pin_dir,
+            pin_dir: pin_dir.clone(),
             attach,
             log_level: bpf_log_level(),
             enter: enter(host.netns_dir.clone()),
@@ -151,7 +159,17 @@ impl Engine {
                 None
             }
         };
-        Ok(Self { host: host.clone(), kernel, probes, passing, told: Mutex::default(), mounted, _lock: lock })
+        Ok(Self {
+            host: host.clone(),
+            kernel,
+            probes,
+            pin_dir,
+            drops: OnceLock::new(),
+            passing,
+            told: Mutex::default(),
+            mounted,
+            _lock: lock,
+        })
     }
 
     /// The same kernel for who only looks.
@@ -169,6 +187,7 @@ impl Engine {
     /// The stage that failed. What the steps before had done is undone.
     pub fn pass(&self, topology: &Topology, progress: &mut dyn FnMut(&Step)) -> Result<Pass, PassError> {
         let _one_at_a_time = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.count_drops();
         // Commands that live keep what they have; those that ended are not wanted any more.
         let runs = Runs::new(&self.host.run_dir);
         for run in runs.dead() {
@@ -282,6 +301,7 @@ impl Engine {
 
     /// Takes programs, maps and pins away, a bpffs that we mounted, and the run directory.
     fn forget(&self) -> anyhow::Result<()> {
+        self.forget_drops()?;
         if let Some(probes) = &self.probes {
             probes.remove_everything()?;
         }
@@ -320,7 +340,7 @@ impl Engine {
 
     /// Moves the counts of interfaces and namespaces that are gone to where totals are kept.
     fn retire(&self, observed: &Observed) -> anyhow::Result<()> {
-        let Some(probes) = &self.probes else { return Ok(()) };
+        let Some(probes) = &self.probes else { return self.watch_drops(observed, [].into_iter()) };
         // Beside what this look saw, whatever the kernel says our programs are still attached to: an interface of a
         // namespace that lost its name is out of sight, and alive.
         let complete: Vec<Target> = probes
@@ -343,7 +363,8 @@ impl Engine {
             seen || complete.iter().any(|other| other.is(target))
         };
         let live = observed.namespaces.values().map(|netns| netns.cookie).collect();
-        Ok(probes.retire_dead(&alive, &live)?)
+        probes.retire_dead(&alive, &live)?;
+        self.watch_drops(observed, complete.iter().map(|target| target.cookie))
     }
 
     /// Counts a link: finds out whose packets these are, and attaches.

@@ -15,6 +15,7 @@ use super::{
     Failure,
     assemble::assemble,
     engine::{Engine, PassError},
+    lost::lost,
 };
 use crate::{
     export::{App, Limits, Requests},
@@ -112,7 +113,10 @@ impl State {
             http_requests: self.requests.counts(),
         };
         drop(passes);
-        Ok(assemble(&self.observed.load(), readings, agent))
+        let observed = self.observed.load();
+        let mut sample = assemble(&observed, readings, agent);
+        sample.lost = lost(&sample.namespaces, &observed, self.engine.drops());
+        Ok(sample)
     }
 
     /// What the HTTP server serves.

@@ -8,13 +8,14 @@ use super::{Finding, source::Source};
 /// is missing from a line gets what it needs from its caller, as a plain value.
 const ARROWS: &[(&str, &[&str])] = &[
     ("topology", &[]),
-    ("sample", &["topology::names"]),
+    ("sample", &["topology::names", "topology::figures"]),
     ("netns", &["topology::names", "topology::adopt"]),
     ("holders", &["netns", "topology::names"]),
     ("config", &["topology"]),
     ("ledger", &["sample", "topology::names"]),
     ("reconcile", &["topology", "netns"]),
     ("probe", &["topology::names", "sample", "netns", "ledger"]),
+    ("trace", &["probe", "topology::names"]),
     ("metrics", &["sample", "topology::names"]),
     ("export", &["metrics", "sample"]),
     (
@@ -25,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "netns",
             "reconcile",
             "probe",
+            "trace",
             "ledger",
             "sample",
             "metrics",
@@ -41,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "netns",
             "reconcile",
             "probe",
+            "trace",
             "ledger",
             "sample",
             "metrics",

@@ -9,6 +9,7 @@ use crate::{
     agent::{
         Failure,
         assemble::assemble,
+        lost::lost,
         runs::{Network, Runs},
     },
     netns,
@@ -82,7 +83,8 @@ impl Look {
             Some(dir) => probe::look(&dir).map_err(anyhow::Error::from)?,
             None => Readings::default(),
         };
-        let sample = assemble(&observed, readings, AgentSample::default());
+        let mut sample = assemble(&observed, readings, AgentSample::default());
+        sample.lost = lost(&sample.namespaces, &observed, None);
         Ok(View { observed, sample })
     }
 
