@@ -16,7 +16,8 @@ impl Symbols {
         Ok(Self::parse(&fs::read_to_string("/proc/kallsyms")?))
     }
 
-    fn parse(text: &str) -> Self {
+    /// The same of a list like the kernel's.
+    pub(crate) fn parse(text: &str) -> Self {
         let mut found: Vec<_> = text.lines().filter_map(function).collect();
         // Of several names of one address the first in the list stays, as in the kernel's own traces.
         found.sort_by_key(|(address, _)| *address);
