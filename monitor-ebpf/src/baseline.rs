@@ -7,8 +7,8 @@ mod runtime;
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC,
     btf_maps::PerCpuArray,
-    macros::{btf_map, classifier},
-    programs::TcContext,
+    macros::{btf_map, classifier, raw_tracepoint},
+    programs::{RawTracePointContext, TcContext},
 };
 
 #[btf_map]
@@ -18,6 +18,12 @@ static SLOT: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 #[classifier]
 fn empty(_ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
+}
+
+/// Does nothing on a tracepoint.
+#[raw_tracepoint]
+fn empty_trace(_ctx: RawTracePointContext) -> i32 {
+    0
 }
 
 /// Two additions in one static slot, without looking at the packet.

@@ -5,6 +5,8 @@
 //! that links this library use them. `cargo xtask tidy` checks the agent's symbols.
 #![no_std]
 
+pub mod trace;
+
 /// Version of everything pinned: the maps, their values and what the programs write into them.
 /// Raise it whenever [`Counters`] or a pinned map changes shape or meaning.
 pub const LAYOUT: u32 = 1;

@@ -26,3 +26,4 @@ pub mod probe;
 pub mod reconcile;
 pub mod sample;
 pub mod topology;
+pub mod trace;

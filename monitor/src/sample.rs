@@ -1,9 +1,12 @@
 //! What was read, as plain numbers from the namespace's point of view; no map, no Prometheus.
 
+pub mod lost;
+
 use std::collections::BTreeMap;
 
 use monitor_ebpf::{CLASSES, FLAGS, SIZES};
 
+use self::lost::Lost;
 use crate::topology::names::{Cookie, MacAddr};
 
 /// Everything one scrape reports, read at one moment. Unknown things are absent, never 0 or -1.
@@ -13,6 +16,8 @@ pub struct Sample {
     pub namespaces: Vec<NetnsSample>,
     /// Totals of the namespaces that are gone.
     pub gone: Counts,
+    /// Packets that were dropped, and why.
+    pub lost: Lost,
     /// The agent itself.
     pub agent: AgentSample,
 }

@@ -15,8 +15,12 @@ use monitor::{
         AgentSample, AttachMode, ByDirection, ClassCounts, ContainerSample, Counts, DirectionCounts,
         IdentitySample, InterfaceSample, LinkSample, NetnsSample, NetnsState, RECONCILE_BOUNDS,
         ReconcileSample, ReloadSample, Sample,
+        lost::{Lost, PacketDrops},
     },
-    topology::names::{Cookie, MacAddr},
+    topology::{
+        figures::{Conntrack, Figures},
+        names::{Cookie, MacAddr},
+    },
 };
 use monitor_ebpf::{CLASSES, FLAGS, SIZES, class, flag};
 use nix::time::{ClockId, clock_gettime};
@@ -327,7 +331,26 @@ fn sample() -> Sample {
         ..link()
     });
     red.interfaces.push(wan);
-    Sample { namespaces: vec![blue, red], gone: counts(5000), agent: agent() }
+    Sample { namespaces: vec![blue, red], gone: counts(5000), agent: agent(), lost: lost() }
+}
+
+fn lost() -> Lost {
+    let reasons = |count| [("NO_SOCKET".to_owned(), count), ("NETFILTER_DROP".to_owned(), 1)].into();
+    let netns = [("blue".to_owned(), reasons(4)), ("~gone".to_owned(), reasons(9))].into();
+    let figures = Figures {
+        overflows: [("udp_receive", 7)].into(),
+        listen_drops: Some(2),
+        discards: [Some(1), None],
+        no_route: [None, Some(3)],
+        conntrack: Some(Conntrack {
+            entries: 5,
+            limit: 100,
+            drops: Some(6),
+            early_drops: None,
+            insert_failures: Some(0),
+        }),
+    };
+    Lost { drops: Some(PacketDrops { netns, missed: 0 }), figures: [("blue".to_owned(), figures)].into() }
 }
 
 fn agent() -> AgentSample {

@@ -10,7 +10,7 @@ use crate::{
     probe::{Reading, Readings},
     sample::{
         AgentSample, AttachMode, ByDirection, ContainerSample, Counts, IdentitySample, InterfaceSample,
-        LinkSample, NetnsSample, NetnsState, Sample,
+        LinkSample, NetnsSample, NetnsState, Sample, lost::Lost,
     },
     topology::{
         Observed, ObservedLink, ObservedNetns,
@@ -96,7 +96,7 @@ pub(super) fn assemble(
             drops: BTreeMap::new(),
         });
     }
-    Sample { namespaces, gone, agent }
+    Sample { namespaces, gone, agent, lost: Lost::default() }
 }
 
 fn identity(netns: &WatchedNetns) -> IdentitySample {

@@ -1,15 +1,16 @@
 //! What `agent`, `apply`, `destroy` and the looking subcommands do to the kernel, in order. Blocking.
 
+mod drops;
 mod gc;
 mod look;
 mod watch;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -39,6 +40,7 @@ use crate::{
         plan::{self, PlanOptions},
         step::Step,
     },
+    trace::Drops,
 };
 
 /// The host's directories, and how to attach.
@@ -70,11 +72,15 @@ pub struct Engine {
     kernel: Kernel,
     /// Absent where this kernel or our privileges do not allow it: the wiring works all the same.
     probes: Option<Probes>,
+    /// Where everything is pinned; absent where counts end with this process.
+    pin_dir: Option<PathBuf>,
+    /// Opened by the first pass; absent where this kernel or our privileges do not allow it.
+    drops: OnceLock<Option<Drops>>,
     /// A pass is one at a time.
     passing: Mutex<()>,
     watching: Watching,
-    /// Namespaces that the last look of a pass saw.
-    named: Mutex<BTreeSet<Cookie>>,
+    /// Namespaces that the last look of a pass saw, with their inodes.
+    named: Mutex<BTreeMap<Cookie, u64>>,
     /// Times a program that somebody removed was put back.
     reattached: AtomicU64,
     /// What was said of obstacles; it is not said again while it stays.
@@ -147,10 +153,12 @@ impl Engine {
         let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
         let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
         let ways = watch::Ways::default();
-        let new = |probes, mounted, ways| Self {
+        let new = |probes, pin_dir, mounted, ways| Self {
             host: host.clone(),
             kernel,
             probes,
+            pin_dir,
+            drops: OnceLock::new(),
             passing: Mutex::new(()),
             watching: Watching::new(ways),
             named: Mutex::default(),
@@ -160,11 +168,11 @@ impl Engine {
             _lock: lock,
         };
         let Some(attach) = host.attach.filter(|_| count) else {
-            return Ok(new(None, false, ways));
+            return Ok(new(None, None, false, ways));
         };
         let (pin_dir, mounted) = pin_dir(host);
         let options = probe::Options {
-            pin_dir,
+            pin_dir: pin_dir.clone(),
             attach,
             log_level: bpf_log_level(),
             enter: watch::enter(host.netns_dir.clone(), Arc::clone(&ways)),
@@ -179,7 +187,7 @@ impl Engine {
                 None
             }
         };
-        Ok(new(probes, mounted, ways))
+        Ok(new(probes, pin_dir, mounted, ways))
     }
 
     /// The same kernel for who only looks.
@@ -197,6 +205,7 @@ impl Engine {
     /// The stage that failed. What the steps before had done is undone.
     pub fn pass(&self, topology: &Topology, progress: &mut dyn FnMut(&Step)) -> Result<Pass, PassError> {
         let _one_at_a_time = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.count_drops();
         // Commands that live keep what they have; those that ended are not wanted any more.
         let runs = Runs::new(&self.host.run_dir);
         for run in runs.dead() {
@@ -317,6 +326,7 @@ impl Engine {
 
     /// Takes programs, maps and pins away, a bpffs that we mounted, and the run directory.
     fn forget(&self) -> anyhow::Result<()> {
+        self.forget_drops()?;
         if let Some(probes) = &self.probes {
             probes.remove_everything()?;
         }
@@ -356,7 +366,7 @@ impl Engine {
 
     /// Moves the counts of interfaces and namespaces that are gone to where totals are kept.
     fn retire(&self, observed: &Observed) -> anyhow::Result<()> {
-        let Some(probes) = &self.probes else { return Ok(()) };
+        let Some(probes) = &self.probes else { return self.watch_drops([].into_iter()) };
         // Beside what this look saw, whatever the kernel says our programs are still attached to: an interface of a
         // namespace that lost its name is out of sight, and alive.
         let complete: Vec<Target> = probes
@@ -378,9 +388,11 @@ impl Engine {
             };
             seen || complete.iter().any(|other| other.is(target))
         };
-        let named = observed.namespaces.values().map(|netns| netns.cookie).collect();
+        let named = observed.namespaces.values().map(|netns| (netns.cookie, netns.inode)).collect();
         *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
-        Ok(probes.retire_dead(&alive, &self.live(&self.watched()))?)
+        let live = self.live(&self.watched());
+        probes.retire_dead(&alive, &live)?;
+        self.watch_drops(complete.iter().map(|target| target.cookie))
     }
 
     /// Counts a link: finds out whose packets these are, and attaches.

@@ -7,6 +7,7 @@
 mod assemble;
 pub mod engine;
 pub mod lock;
+mod lost;
 pub mod runs;
 pub mod smoke;
 mod state;

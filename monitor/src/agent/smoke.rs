@@ -1,6 +1,6 @@
 //! Trying kernel features for real, in a namespace that exists for the attempt only. For `doctor`.
 
-use std::path::Path;
+use std::{os::unix::net::UnixDatagram, path::Path};
 
 use anyhow::Context as _;
 
@@ -13,6 +13,7 @@ use crate::{
         names::{IfName, LinkId, MacAddr},
         step::{NewEnd, Step},
     },
+    trace::Drops,
 };
 
 /// Can a network namespace be made?
@@ -62,6 +63,27 @@ pub fn count(mode: AttachMode) -> anyhow::Result<()> {
         let target = Target { cookie, netns: "doctor".to_owned(), interface: "nm-doctor1".to_owned(), side };
         Ok(probes.attach(&target)?)
     })
+}
+
+/// Can drops be counted: does the kernel tell reasons, and is one that is provoked found in the namespace it happened in?
+///
+/// # Errors
+/// What is missing.
+pub fn drops() -> anyhow::Result<()> {
+    netns::in_new(|| {
+        let netns::Identity { cookie, inode } = netns::own_identity()?;
+        let drops = Drops::open(None, (cookie, inode))?;
+        // What waits in a socket that is closed is dropped; no packet needs to travel.
+        let (sender, receiver) = UnixDatagram::pair()?;
+        sender.send(b"lost")?;
+        drop(receiver);
+        let found = drops.read()?.namespaces.get(&cookie).is_some_and(|drops| !drops.reasons.is_empty());
+        anyhow::ensure!(
+            found,
+            "the program is attached, but a drop was not found in the namespace it happened in"
+        );
+        Ok(())
+    })?
 }
 
 fn make_veth(kernel: &Kernel) -> anyhow::Result<()> {

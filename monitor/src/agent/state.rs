@@ -15,6 +15,7 @@ use super::{
     Failure,
     assemble::assemble,
     engine::{Engine, PassError},
+    lost::lost,
 };
 use crate::{
     export::{App, Limits, Requests},
@@ -121,7 +122,11 @@ impl State {
             http_requests: self.requests.counts(),
         };
         drop(passes);
-        Ok(assemble(&self.observed.load(), &self.engine.watched(), readings, agent))
+        let observed = self.observed.load();
+        let watched = self.engine.watched();
+        let mut sample = assemble(&observed, &watched, readings, agent);
+        sample.lost = lost(&sample.namespaces, &observed, &watched, self.engine.drops());
+        Ok(sample)
     }
 
     /// What the HTTP server serves.

@@ -27,8 +27,9 @@ use crate::{
     },
     netns::{self, Identity, NetnsError, Way},
     probe::{Side, Target},
+    reconcile::figures,
     sample::NetnsState,
-    topology::names::Cookie,
+    topology::{figures::Figures, names::Cookie},
 };
 
 /// Everything is looked at anew at least that often, unless that takes more than its share of a core.
@@ -37,7 +38,7 @@ const FULL: Duration = Duration::from_secs(15);
 const PROCESSES: Duration = Duration::from_secs(1);
 /// The same of what keeps a namespace alive without a name or a process.
 const HELD: Duration = Duration::from_secs(60);
-/// A look that took a second is not repeated for 400.
+/// A look that took a second is not repeated for 400, one at everything for 200.
 const SHARE: u32 = 400;
 
 /// The namespaces of the host.
@@ -74,6 +75,8 @@ pub struct WatchedNetns {
     pub unit: Option<String>,
     /// Its links.
     pub links: Vec<WatchedLink>,
+    /// What the kernel says of its network, as of the last look at everything.
+    pub figures: Option<Figures>,
 }
 
 /// A link of a namespace.
@@ -112,6 +115,7 @@ struct Known {
     sightings: Vec<Sighting>,
     /// It had a name once.
     was_named: bool,
+    figures: Option<Figures>,
 }
 
 /// Looks, and remembers.
@@ -159,7 +163,7 @@ impl Watcher {
             held: Vec::new(),
             unknown: BTreeSet::new(),
             pace: Paces {
-                full: Pace::new(FULL, SHARE),
+                full: Pace::new(FULL, SHARE / 2),
                 processes: Pace::new(PROCESSES, SHARE),
                 held: Pace::new(HELD, SHARE),
             },
@@ -271,7 +275,7 @@ impl Watcher {
         // One way is as good as another, as long as it leads there.
         while !due.is_empty() {
             let ways: Vec<Way> = due.iter().map(|(_, sightings)| sightings[0].way.clone()).collect();
-            let visits = self.tour(&ways)?;
+            let visits = self.tour(&ways, all)?;
             let mut again = Vec::new();
             for ((inode, sightings), (way, visit)) in due.into_iter().zip(ways.into_iter().zip(visits)) {
                 match visit {
@@ -297,7 +301,7 @@ impl Watcher {
     }
 
     /// What each way leads to, in the order of the ways.
-    fn tour(&mut self, ways: &[Way]) -> Result<Vec<Option<Visit>>, NetnsError> {
+    fn tour(&mut self, ways: &[Way], all: bool) -> Result<Vec<Option<Visit>>, NetnsError> {
         let mut visits: Vec<Option<Visit>> = ways.iter().map(|_| None).collect();
         let (host, numbers) = (&mut self.netlink, self.numbers);
         let mut at = |number: usize, identity: Identity, netns: BorrowedFd<'_>| {
@@ -305,7 +309,8 @@ impl Watcher {
             let links = Netlink::open().and_then(|mut inside| inside.links(None));
             match links {
                 Ok(links) => {
-                    visits[number] = Some(Visit { identity, nsid: nsid.ok().flatten(), links });
+                    let (nsid, figures) = (nsid.ok().flatten(), all.then(figures));
+                    visits[number] = Some(Visit { identity, nsid, links, figures });
                 }
                 Err(error) => debug!("{}: {error}", ways[number].path().display()),
             }
@@ -320,15 +325,17 @@ impl Watcher {
     }
 
     fn enter(&mut self, visit: Visit, way: Way, sightings: Vec<Sighting>) {
-        let Visit { identity: Identity { cookie, inode }, nsid, links } = visit;
+        let Visit { identity: Identity { cookie, inode }, nsid, links, figures } = visit;
         if cookie == self.host.cookie {
             return;
         }
         // An inode that was used again: whoever had it is gone.
         self.known.retain(|other, known| known.inode != inode || *other == cookie);
         let before = self.known.remove(&cookie);
-        let (label, was_named) = before.map_or((None, false), |before| (before.label, before.was_named));
-        let known = Known { inode, way: Some(way), nsid, links, label, sightings, was_named };
+        let (label, was_named, old) =
+            before.map_or((None, false, None), |before| (before.label, before.was_named, before.figures));
+        let figures = figures.or(old);
+        let known = Known { inode, way: Some(way), nsid, links, label, sightings, was_named, figures };
         self.known.insert(cookie, known);
     }
 
@@ -422,6 +429,7 @@ impl Watcher {
             pod: groups().find_map(|group| group.pod.clone()),
             unit: groups().find_map(|group| group.unit.clone()),
             links,
+            figures: known.figures.clone(),
         }
     }
 }
@@ -431,6 +439,7 @@ struct Visit {
     identity: Identity,
     nsid: Option<i32>,
     links: Vec<Link>,
+    figures: Option<Figures>,
 }
 
 /// By which number each of some namespaces knows each of some others.

@@ -165,6 +165,14 @@ fn features() -> Vec<Finding> {
         },
         Finding {
             required: false,
+            ..Finding::tried(
+                "drops with reason (5.17, BTF)",
+                &smoke::drops(),
+                "netns_packet_drops_total, and what `why` tells of drops",
+            )
+        },
+        Finding {
+            required: false,
             ..Finding::tried("clsact (4.5)", &clsact, "the fallback where TCX is missing")
         },
     ]

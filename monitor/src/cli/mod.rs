@@ -14,6 +14,7 @@ mod plan;
 mod run;
 mod show;
 mod table;
+mod why;
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -124,6 +125,8 @@ enum Command {
     Ls(ls::Options),
     /// Show one namespace: identity, interfaces, addresses, routes, counts by protocol
     Show(show::Options),
+    /// Say why packets of a namespace are lost: what the kernel dropped, where, and what to look at next
+    Why(why::Options),
     /// Run a command inside a namespace, as `ip netns exec` does
     Exec(exec::Options),
     /// Run a command in a new namespace that is wired and counted before it starts and goes when it ends
@@ -180,6 +183,7 @@ pub fn main() -> ExitCode {
         Command::Gc(options) => gc::run(&global, &options),
         Command::Ls(options) => ls::run(&global, &options),
         Command::Show(options) => show::run(&global, &options),
+        Command::Why(options) => why::run(&global, &options),
         Command::Holders(options) => holders::run(&global, &options),
         Command::Doctor(options) => doctor::run(&global, &options),
         Command::Config(options) => config::run(&options),

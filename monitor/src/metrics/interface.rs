@@ -1,7 +1,7 @@
 //! Identity, state and the kernel's own drop and error counters of each interface.
 
 use super::{Collector, Metric, Series};
-use crate::sample::{AttachMode, LinkSample, Sample};
+use crate::sample::{AttachMode, LinkSample, Sample, lost::HOST};
 
 pub(super) const COLLECTOR: Collector = Collector {
     name: "interface",
@@ -9,10 +9,6 @@ pub(super) const COLLECTOR: Collector = Collector {
     metrics: &[ATTACHED, DROPS, ERRORS, INFO, MTU, UP],
     collect,
 };
-
-/// The label `peer_netns` of an interface whose other end is in the host's namespace. No name of a namespace starts
-/// with `~`; an empty label would say that the other end is not known.
-const HOST: &str = "~host";
 
 const LABELS: &[&str] = &["netns", "interface"];
 const BY_DIRECTION: &[&str] = &["netns", "interface", "direction"];
@@ -62,6 +58,7 @@ fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
 fn collect_link([netns, interface]: [&str; 2], link: &LinkSample, series: &mut Series) {
     let LinkSample { ifindex, kind, mac, mtu, running, peer_interface, peer_netns, drops, errors } = link;
     let mac = mac.map(|mac| mac.to_string()).unwrap_or_default();
+    // An empty label would say that the other end is not known.
     let peer_netns = match peer_netns.as_deref() {
         Some("") => HOST,
         Some(name) => name,

@@ -8,9 +8,12 @@
 //! each collector whether it succeeded and how long it took.
 
 mod agent;
+mod conntrack;
+mod drops;
 mod firewall;
 mod interface;
 mod namespace;
+mod netstat;
 mod process;
 mod protocol;
 mod retired;
@@ -57,6 +60,9 @@ pub const COLLECTORS: &[Collector] = &[
     interface::COLLECTOR,
     namespace::COLLECTOR,
     firewall::COLLECTOR,
+    drops::COLLECTOR,
+    netstat::COLLECTOR,
+    conntrack::COLLECTOR,
     retired::COLLECTOR,
     agent::COLLECTOR,
     process::COLLECTOR,

@@ -2,9 +2,7 @@
 
 use super::{Collector, Metric, Series};
 use crate::sample::Sample;
-
-/// The label `netns` of the namespaces that are gone. No name of a namespace starts with `~`.
-pub const GONE: &str = "~gone";
+pub use crate::sample::lost::GONE;
 
 pub(super) const COLLECTOR: Collector = Collector {
     name: "retired",

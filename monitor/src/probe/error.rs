@@ -72,7 +72,7 @@ pub enum ProbeError {
 
 impl ProbeError {
     /// Sorts an error by its errno, and says what was done to what.
-    pub(super) fn new(call: &'static str, object: impl ToString, error: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn new(call: &'static str, object: impl ToString, error: &(dyn Error + 'static)) -> Self {
         let (object, why) = (object.to_string(), chain(error));
         match errno(error) {
             Some(libc::EPERM | libc::EACCES) => Self::Privilege { call, object, why },
@@ -83,7 +83,7 @@ impl ProbeError {
     }
 
     /// An error of our own finding.
-    pub(super) fn failed(call: &'static str, object: impl ToString, why: impl ToString) -> Self {
+    pub(crate) fn failed(call: &'static str, object: impl ToString, why: impl ToString) -> Self {
         Self::Failed { call, object: object.to_string(), why: why.to_string() }
     }
 }

@@ -43,6 +43,10 @@ pub use self::{
     load::Logger,
     target::{Side, Target},
 };
+pub(crate) use self::{
+    pins::{Shape, check as check_map},
+    sys::wait_for_programs,
+};
 
 /// Runs a closure on a thread inside the namespace of a target whose side is [`Side::Inside`], after checking that
 /// the namespace it entered has the target's cookie. An error means that the closure did not run.

@@ -8,6 +8,9 @@ pub static SHARED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// Programs for an end counted inside its namespace: one instance each, with a slot of its own.
 pub static INSIDE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inside"));
 
+/// Drops by namespace and reason: one instance for the whole host.
+pub static DROPS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/drops"));
+
 /// What the benchmark compares the others with; the agent never loads it.
 #[doc(hidden)]
 pub static BASELINE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/baseline"));

@@ -24,12 +24,12 @@ pub(super) struct Pins {
 
 /// What a map must be to be used. aya takes any pinned map of a name, and a larger value than expected overruns memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Shape {
-    pub(super) kind: MapType,
-    pub(super) key: u32,
-    pub(super) value: u32,
-    pub(super) entries: u32,
-    pub(super) flags: u32,
+pub(crate) struct Shape {
+    pub(crate) kind: MapType,
+    pub(crate) key: u32,
+    pub(crate) value: u32,
+    pub(crate) entries: u32,
+    pub(crate) flags: u32,
 }
 
 /// `BPF_F_NO_PREALLOC`: memory follows the entries. Only user space inserts.
@@ -169,7 +169,7 @@ impl Pins {
 }
 
 /// Checks a pinned map.
-pub(super) fn check(path: &Path, shape: Shape) -> Result<(), ProbeError> {
+pub(crate) fn check(path: &Path, shape: Shape) -> Result<(), ProbeError> {
     let info = MapInfo::from_pin(path)
         .map_err(|error| ProbeError::new("open the pinned map", path.display(), &error))?;
     let kind = info.map_type().map_err(|error| ProbeError::new("read the type", path.display(), &error))?;

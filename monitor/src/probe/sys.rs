@@ -133,7 +133,7 @@ pub(super) fn delete_element(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
 }
 
 /// Waits until every program that was running when called has ended (an RCU grace period).
-pub(super) fn wait_for_programs() -> io::Result<()> {
+pub(crate) fn wait_for_programs() -> io::Result<()> {
     // SAFETY: membarrier takes no pointer.
     match unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } {
         0 => Ok(()),

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 
 use super::{
     Kernel,
+    figures::figures,
     session::{NetlinkError, session},
 };
 use crate::{
@@ -14,17 +15,18 @@ use crate::{
     topology::{
         ObservedNetns,
         adopt::{Adopt, Before},
+        figures::Figures,
         names::{Cookie, NsName, SysctlKey},
     },
 };
 
 impl Kernel {
-    /// What a namespace is like, with these sysctls and those that were changed.
+    /// What a namespace is like, with these sysctls and those that were changed, and the kernel's figures of it.
     pub(super) fn observe_netns(
         &self,
         name: &NsName,
         mut sysctls: Vec<SysctlKey>,
-    ) -> anyhow::Result<ObservedNetns> {
+    ) -> anyhow::Result<(ObservedNetns, Figures)> {
         netns::inside(&self.netns_dir, name, || {
             let netns::Identity { cookie, inode } = netns::own_identity()?;
             let before = self.records.befores.of(name, cookie);
@@ -54,7 +56,7 @@ impl Kernel {
             // One that cannot be read is not what is wanted: writing it says why.
             observed.sysctls =
                 sysctls.into_iter().filter_map(|key| Some((key.clone(), sysctl::read(&key).ok()?))).collect();
-            anyhow::Ok(observed)
+            anyhow::Ok((observed, figures()))
         })?
     }
 

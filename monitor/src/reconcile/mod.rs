@@ -2,6 +2,7 @@
 
 mod bulk;
 mod ethtool;
+pub mod figures;
 mod inside;
 mod knob;
 mod lease;
@@ -26,13 +27,13 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+pub use self::{figures::figures, leftover::Leftover, session::NetlinkError};
 use self::{
     knob::Before,
     lease::Leases,
     link::Found,
     session::{Pool, Session, session},
 };
-pub use self::{leftover::Leftover, session::NetlinkError};
 use crate::{
     netns::{self, NetnsError, Records},
     topology::{
@@ -157,14 +158,18 @@ impl Kernel {
         let (host, host_routes) = self.at(&Place::Host, look)?;
         let outside = self.outside(&host)?;
         let leases = self.leases.all();
-        let mut observed = Observed { host, host_routes, outside, leases, ..Observed::default() };
+        let figures = BTreeMap::from([(None, figures())]);
+        let mut observed = Observed { host, host_routes, outside, leases, figures, ..Observed::default() };
         let mut names: BTreeSet<NsName> = wanted.keys().cloned().collect();
         names.extend(self.records.names()?);
         names.extend(self.records.befores.names()?);
         for name in names {
             let sysctls = wanted.get(&name).copied().unwrap_or_default().iter().map(|(key, _)| key);
             match self.observe_netns(&name, sysctls.cloned().collect()) {
-                Ok(netns) => drop(observed.namespaces.insert(name, netns)),
+                Ok((netns, figures)) => {
+                    observed.figures.insert(Some(name.clone()), figures);
+                    observed.namespaces.insert(name, netns);
+                }
                 Err(error) => match error.downcast_ref() {
                     Some(NetnsError::Missing { .. }) => {}
                     // What a crash left of ours is swept up by who comes to change something.

@@ -4,6 +4,7 @@
 pub mod adopt;
 pub mod allocate;
 pub mod execute;
+pub mod figures;
 pub mod inner;
 pub mod names;
 pub mod outside;
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 pub use self::route::Route;
 use self::{
     adopt::{Adopt, Before},
+    figures::Figures,
     inner::{Inner, Lease, MacvlanMode},
     names::{Cookie, IfName, LinkId, MacAddr, NsName, Place, SysctlKey},
     outside::{Chain, ObservedTable, Outside, Party, Publish},
@@ -128,6 +130,8 @@ pub struct Observed {
     pub outside: Outside,
     /// Devices of the host that are lent.
     pub leases: Vec<Lease>,
+    /// The kernel's figures of each namespace, of the host's without a name.
+    pub figures: BTreeMap<Option<NsName>, Figures>,
     /// What is in the namespace directory under a wanted name and is no network namespace, in words.
     pub junk: BTreeMap<NsName, String>,
 }

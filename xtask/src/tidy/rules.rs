@@ -8,7 +8,7 @@ use super::{Finding, source::Source};
 /// is missing from a line gets what it needs from its caller, as a plain value.
 const ARROWS: &[(&str, &[&str])] = &[
     ("topology", &[]),
-    ("sample", &["topology::names"]),
+    ("sample", &["topology::names", "topology::figures"]),
     ("netns", &["topology::names", "topology::adopt"]),
     ("holders", &["netns", "topology::names"]),
     ("discover", &["netns", "holders", "topology"]),
@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ledger", &["sample", "topology::names"]),
     ("reconcile", &["topology", "netns"]),
     ("probe", &["topology::names", "sample", "netns", "ledger"]),
+    ("trace", &["probe", "topology::names"]),
     ("metrics", &["sample", "topology::names"]),
     ("export", &["metrics", "sample"]),
     (
@@ -26,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "netns",
             "reconcile",
             "probe",
+            "trace",
             "ledger",
             "sample",
             "metrics",
@@ -42,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "netns",
             "reconcile",
             "probe",
+            "trace",
             "ledger",
             "sample",
             "metrics",

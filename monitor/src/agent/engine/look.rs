@@ -9,6 +9,7 @@ use crate::{
     agent::{
         Failure,
         assemble::assemble,
+        lost::lost,
         runs::{Network, Runs},
         watch::Watcher,
     },
@@ -97,7 +98,8 @@ impl Look {
         for netns in watched.namespaces.iter_mut().filter(|netns| netns.state == NetnsState::Detached) {
             netns.owned = netns.label.parse().is_ok_and(|name| self.kernel.owns(&name, netns.cookie));
         }
-        let sample = assemble(&observed, &watched, readings, AgentSample::default());
+        let mut sample = assemble(&observed, &watched, readings, AgentSample::default());
+        sample.lost = lost(&sample.namespaces, &observed, &watched, None);
         Ok(View { observed, watched, sample })
     }
 

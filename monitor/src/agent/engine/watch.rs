@@ -185,6 +185,9 @@ impl Engine {
         if let Err(error) = probes.retire_namespaces(&self.live(watched)) {
             warn!("{error}");
         }
+        if let Err(error) = self.watch_drops(probes.targets().iter().map(|target| target.cookie)) {
+            warn!("{error:#}");
+        }
         look
     }
 
@@ -222,7 +225,7 @@ impl Engine {
     /// Namespaces whose totals stay their own: those that were seen.
     pub(super) fn live(&self, watched: &Watched) -> BTreeSet<Cookie> {
         let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.namespaces.iter().map(|netns| netns.cookie).chain(named.iter().copied()).collect()
+        watched.namespaces.iter().map(|netns| netns.cookie).chain(named.keys().copied()).collect()
     }
 }
 

@@ -1,0 +1,170 @@
+//! What the kernel itself says of a namespace's network in `/proc/net`, as far as it tells that something is lost.
+
+use std::collections::BTreeMap;
+
+/// Figures of one namespace, read at one moment. What the kernel does not have is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Queues of sockets that overflowed, by queue, see [`QUEUES`].
+    pub overflows: BTreeMap<&'static str, u64>,
+    /// Connection requests that a listening socket dropped, for whatever reason (`ListenDrops`).
+    pub listen_drops: Option<u64>,
+    /// IP packets discarded though nothing was wrong with them, for want of memory for example: received, sent.
+    pub discards: [Option<u64>; 2],
+    /// IP packets for which there was no route: received (to be forwarded), sent.
+    pub no_route: [Option<u64>; 2],
+    /// Connection tracking; absent where the namespace has none.
+    pub conntrack: Option<Conntrack>,
+}
+
+/// Connection tracking of one namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conntrack {
+    /// Connections tracked now.
+    pub entries: u64,
+    /// How many there can be (`net.netfilter.nf_conntrack_max`).
+    pub limit: u64,
+    /// Packets dropped because there was no room for their connection.
+    pub drops: Option<u64>,
+    /// Connections that were thrown out to make room.
+    pub early_drops: Option<u64>,
+    /// Connections that could not be entered.
+    pub insert_failures: Option<u64>,
+}
+
+/// The files below `/proc/thread-self/net` that [`Figures::parse`] reads, in its order.
+pub const FILES: [&str; 4] = ["snmp", "netstat", "snmp6", "stat/nf_conntrack"];
+
+/// Queues of sockets: our word, and the kernel's counters that are summed for it.
+pub const QUEUES: [(&str, &[&str]); 6] = [
+    ("udp_receive", &["Udp.RcvbufErrors", "Udp6RcvbufErrors"]),
+    ("udp_send", &["Udp.SndbufErrors", "Udp6SndbufErrors"]),
+    ("tcp_listen", &["TcpExt.ListenOverflows"]),
+    ("tcp_syn", &["TcpExt.TCPReqQFullDrop"]),
+    ("tcp_backlog", &["TcpExt.TCPBacklogDrop"]),
+    ("tcp_receive", &["TcpExt.TCPRcvQDrop", "TcpExt.TCPOFODrop"]),
+];
+
+impl Figures {
+    /// What the texts of [`FILES`] say, with the number of tracked connections and its limit where they are known. A
+    /// text that could not be read is empty.
+    pub fn parse(texts: &[String; FILES.len()], conntrack: Option<(u64, u64)>) -> Self {
+        let [snmp, netstat, snmp6, stat] = texts;
+        let mut counters = BTreeMap::new();
+        pairs(snmp, &mut counters);
+        pairs(netstat, &mut counters);
+        lines(snmp6, &mut counters);
+        let sum = |names: &[&str]| {
+            let found: Vec<u64> = names.iter().filter_map(|name| counters.get(*name).copied()).collect();
+            (!found.is_empty()).then(|| found.iter().sum())
+        };
+        let stat = columns(stat);
+        Self {
+            overflows: QUEUES.iter().filter_map(|(queue, names)| Some((*queue, sum(names)?))).collect(),
+            listen_drops: sum(&["TcpExt.ListenDrops"]),
+            discards: [sum(&["Ip.InDiscards", "Ip6InDiscards"]), sum(&["Ip.OutDiscards", "Ip6OutDiscards"])],
+            no_route: [
+                sum(&["IpExt.InNoRoutes", "Ip6InNoRoutes"]),
+                sum(&["Ip.OutNoRoutes", "Ip6OutNoRoutes"]),
+            ],
+            conntrack: conntrack.map(|(entries, limit)| Conntrack {
+                entries,
+                limit,
+                drops: stat.get("drop").copied(),
+                early_drops: stat.get("early_drop").copied(),
+                insert_failures: stat.get("insert_failed").copied(),
+            }),
+        }
+    }
+}
+
+/// Pairs of lines, names over values: `Udp: InDatagrams NoPorts …` over `Udp: 5 0 …`.
+fn pairs(text: &str, counters: &mut BTreeMap<String, u64>) {
+    let mut lines = text.lines();
+    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+        let (Some((group, names)), Some((_, values))) = (names.split_once(':'), values.split_once(':'))
+        else {
+            continue;
+        };
+        for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
+            if let Ok(value) = value.parse() {
+                counters.insert(format!("{group}.{name}"), value);
+            }
+        }
+    }
+}
+
+/// One counter a line: `Ip6InNoRoutes 7`.
+fn lines(text: &str, counters: &mut BTreeMap<String, u64>) {
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if let (Some(name), Some(Ok(value))) = (words.next(), words.next().map(str::parse)) {
+            counters.insert(name.to_owned(), value);
+        }
+    }
+}
+
+/// A line of names over one line of hexadecimal values for each CPU: their sums.
+fn columns(text: &str) -> BTreeMap<&str, u64> {
+    let mut lines = text.lines();
+    let Some(names) = lines.next() else { return BTreeMap::new() };
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+    for line in lines {
+        for (name, value) in names.split_whitespace().zip(line.split_whitespace()) {
+            *sums.entry(name).or_default() += u64::from_str_radix(value, 16).unwrap_or(0);
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts() -> [String; FILES.len()] {
+        [
+            "Ip: InDiscards OutDiscards OutNoRoutes\nIp: 1 2 3\nTcp: MaxConn\nTcp: -1\n\
+             Udp: InDatagrams RcvbufErrors SndbufErrors\nUdp: 9 10 0\n",
+            "TcpExt: ListenOverflows ListenDrops TCPRcvQDrop TCPOFODrop\nTcpExt: 4 5 6 7\nIpExt: InNoRoutes\nIpExt: 8\n",
+            "Ip6InNoRoutes                   \t20\nUdp6RcvbufErrors\t30\nIp6OutDiscards 40\n",
+            "entries  drop early_drop insert_failed\n00000010  0000000a 00000001 00000000\n00000010  00000001 00000000 00000002\n",
+        ]
+        .map(ToOwned::to_owned)
+    }
+
+    #[test]
+    fn both_families_and_all_cpus_are_summed() {
+        let figures = Figures::parse(&texts(), Some((16, 300)));
+        assert_eq!(
+            figures.overflows,
+            [("udp_receive", 40), ("udp_send", 0), ("tcp_listen", 4), ("tcp_receive", 13)].into()
+        );
+        assert_eq!(figures.listen_drops, Some(5));
+        assert_eq!((figures.discards, figures.no_route), ([Some(1), Some(42)], [Some(28), Some(3)]));
+        let expected = Conntrack {
+            entries: 16,
+            limit: 300,
+            drops: Some(11),
+            early_drops: Some(1),
+            insert_failures: Some(2),
+        };
+        assert_eq!(figures.conntrack, Some(expected));
+    }
+
+    #[test]
+    fn what_is_not_there_is_absent() {
+        assert_eq!(Figures::parse(&Default::default(), None), Figures::default());
+        let mut texts = texts();
+        texts[3].clear();
+        let conntrack = Figures::parse(&texts, Some((1, 2))).conntrack.expect("there");
+        assert_eq!((conntrack.entries, conntrack.drops), (1, None));
+    }
+
+    #[test]
+    fn nonsense_is_no_figure() {
+        for text in ["Ip: A B", "Ip\nIp: 1", "Ip: A\nIp: x", "\n\n\n", "Udp: RcvbufErrors\nUdp:"] {
+            let texts = [text, text, text, text].map(ToOwned::to_owned);
+            assert_eq!(Figures::parse(&texts, None), Figures::default(), "{text:?}");
+        }
+    }
+}

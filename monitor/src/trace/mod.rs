@@ -1,0 +1,57 @@
+//! What happens to packets beside the counting on interfaces: drops with their reason, by tracing programs.
+//!
+//! Tracepoints are of the whole machine: one program counts for all namespaces, those that are watched by name and the
+//! others together. As in `probe` the counts live in pinned maps and go on while no agent runs. Nothing here enters a
+//! namespace.
+
+mod btf;
+mod drops;
+mod kernel;
+mod moves;
+mod pins;
+mod read;
+mod symbols;
+
+use std::path::{Path, PathBuf};
+
+pub use self::{
+    btf::{Btf, BtfError},
+    drops::Drops,
+    kernel::{Kernel, Missing, Reasons},
+    read::{DropReadings, NetnsDrops, REST_NAME},
+    symbols::Symbols,
+};
+use crate::probe::ProbeError;
+
+/// Why drops cannot be counted.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The kernel lacks something.
+    #[error("{0}")]
+    Missing(#[from] Missing),
+    /// A call failed.
+    #[error(transparent)]
+    Failed(#[from] ProbeError),
+}
+
+/// Where drops are pinned below an agent's directory on a bpffs.
+pub fn drops_dir(pin_dir: &Path) -> PathBuf {
+    pins::Pins::of(pin_dir).root
+}
+
+/// Reads what is pinned below a directory, and changes nothing: for who looks while an agent runs, or none does. Absent
+/// where nothing is pinned.
+///
+/// # Errors
+/// What is pinned is not what it should be, or cannot be read.
+pub fn look(pin_dir: &Path, reasons: &Reasons) -> Result<Option<DropReadings>, ProbeError> {
+    drops::look(pin_dir, reasons)
+}
+
+/// Detaches and unpins everything of every layout below a directory; what is not there is fine.
+///
+/// # Errors
+/// The kernel refused.
+pub fn remove(pin_dir: &Path) -> Result<(), ProbeError> {
+    pins::remove_all(pin_dir)
+}
