@@ -10,7 +10,14 @@ use std::{
 };
 
 use super::{Group, Sighting, Source, inode_of_link, names, numbers};
-use crate::netns::{PidFd, Way};
+use crate::{
+    holders::inode_of_fdinfo,
+    netns::{PidFd, Way},
+};
+
+/// `PROC_DYNAMIC_FIRST` of `fs/proc/generic.c`: inodes of namespaces begin there. Others may have such a number too; who enters
+/// sees that they are no namespace.
+const FIRST_INODE: u64 = 0xf000_0000;
 
 /// See [`super::held`].
 pub(super) fn held(proc: &Path, host: u64) -> io::Result<Vec<Sighting>> {
@@ -88,6 +95,14 @@ impl Look {
             }
             let Ok(link) = fs::read_link(&file) else { continue };
             let link = link.to_string_lossy();
+            // One that was opened by a name is shown by that, or by what is left of it.
+            if link.starts_with('/') && !link.starts_with("/dev/") {
+                let info = fs::read_to_string(path.join("fdinfo").join(fd.to_string())).unwrap_or_default();
+                if let Some(inode) = inode_of_fdinfo(&info).filter(|inode| *inode >= FIRST_INODE) {
+                    self.add(inode, Way::Path(file), path);
+                }
+                continue;
+            }
             let socket = link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
             if socket.is_none() && link != "/dev/net/tun" {
                 continue;

@@ -24,6 +24,11 @@ pub fn unescape(field: &str) -> String {
     parse::unescape(field)
 }
 
+/// The inode that a `/proc/PID/fdinfo/N` names (since kernel 5.14).
+pub fn inode_of_fdinfo(text: &str) -> Option<u64> {
+    parse::inode_of_fdinfo(text)
+}
+
 /// Which namespace.
 #[derive(Clone, Debug)]
 pub struct Target {

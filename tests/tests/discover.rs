@@ -1,0 +1,175 @@
+//! Namespaces that other tools made, of every kind, are each found once, with the right names and the right counts, and are
+//! let go when they end.
+
+use std::{fs, process::Stdio};
+
+use monitor_tests::{
+    agent::{Agent, run_well},
+    exposition::Metrics,
+    host::{TestHost, inside, ip},
+    oracle::pins,
+    pid_namespace::PidNamespace,
+    poll::{ONE_PASS, SOON, until, until_equal},
+    scene::{kernels, ours},
+};
+
+/// The label that a series of this metric has, of those with these labels.
+fn label(metrics: &Metrics, name: &str, with: &[(&str, &str)]) -> Option<String> {
+    metrics.select(name, with).next().and_then(|(labels, _)| labels.get("netns").cloned())
+}
+
+fn state(metrics: &Metrics, netns: &str) -> Option<String> {
+    let with = [("netns", netns)];
+    let mut states = metrics.select("netns_state", &with);
+    states.find(|(_, value)| *value == 1.0).and_then(|(labels, _)| labels.get("state").cloned())
+}
+
+/// Sends one datagram to the host's end, after asking who it is.
+fn send(netns: &str) {
+    inside(netns, || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        socket.send_to(b"x", "198.51.100.1:9").expect("sent");
+    });
+}
+
+#[test]
+fn a_namespace_and_veth_of_other_tools_is_counted_renamed_moved_and_let_go() {
+    let _host = TestHost::quiet();
+    let mut agent = Agent::start("", &[]);
+    ip("netns add red");
+    ip("link add v0 type veth peer name eth0 netns red");
+    let attached = |netns: &str, interface: &str| {
+        let labels = [("netns", netns), ("interface", interface)];
+        agent.metrics().value("netns_interface_attached", &[&labels[..], &[("mode", "tcx")]].concat())
+            == Some(1.0)
+    };
+    until(SOON, "it is counted", || attached("red", "eth0").then_some(()));
+    ip("address add 198.51.100.1/24 dev v0");
+    ip("-n red address add 198.51.100.2/24 dev eth0");
+    ip("link set v0 up");
+    ip("-n red link set eth0 up");
+    until(SOON, "the link is up", || ip("-n red -br link show eth0").contains("LOWER_UP").then_some(()));
+    let _listener = std::net::UdpSocket::bind("198.51.100.1:9").expect("so that nobody answers");
+    send("red");
+    until(SOON, "something was sent", || (kernels("v0")[1].packets >= 1).then_some(()));
+    until_equal(SOON, "the counts are the kernel's", || (ours(&agent.metrics(), "red"), kernels("v0")));
+
+    // The interface has another name, and goes on.
+    let before = kernels("v0");
+    ip("-n red link set eth0 down");
+    ip("-n red link set eth0 name wan0");
+    until(SOON, "it has its new name", || attached("red", "wan0").then_some(()));
+    assert!(!attached("red", "eth0"));
+    let total: f64 = agent
+        .metrics()
+        .select("netns_skbs_total", &[("netns", "red"), ("interface", "wan0"), ("direction", "transmit")])
+        .map(|(_, value)| value)
+        .sum();
+    assert_eq!(total, before[1].packets as f64, "a rename keeps the count");
+
+    // It moves to another namespace.
+    ip("netns add blue");
+    ip("-n red link set wan0 netns blue");
+    until(SOON, "it is in its new namespace", || attached("blue", "wan0").then_some(()));
+    let of = |metrics: &Metrics, netns: &str, name: &str| {
+        let with = [("netns", netns), ("direction", "transmit")];
+        metrics.select(name, &with).map(|(_, value)| value).sum::<f64>()
+    };
+    until_equal(SOON, "what it was counted stays with the first, and the other begins at 0", || {
+        let metrics = agent.metrics();
+        let now =
+            [of(&metrics, "blue", "netns_skbs_total"), of(&metrics, "red", "netns_retired_packets_total")];
+        (now, [0.0, before[1].packets as f64])
+    });
+
+    // Nothing of the agent holds them.
+    ip("netns delete red");
+    ip("netns delete blue");
+    until(SOON, "they are gone", || {
+        let metrics = agent.metrics();
+        (metrics.value("netns_network_namespaces", &[]) == Some(0.0)).then_some(())
+    });
+    until(SOON, "the host's end went with them", || (!ip("-br link").contains("v0")).then_some(()));
+    until_equal(SOON, "the counts are the host's", || {
+        let metrics = agent.metrics();
+        let gone =
+            metrics.value("netns_retired_packets_total", &[("netns", "~gone"), ("direction", "transmit")]);
+        (gone, Some(before[1].packets as f64))
+    });
+    agent.terminate();
+}
+
+#[test]
+fn namespaces_without_a_name_are_found_by_what_keeps_them_alive() {
+    let host = TestHost::quiet();
+    ip("netns add held");
+    ip("netns add detached");
+    let processes = PidNamespace::new(&host);
+    // A process in one, a descriptor of another, and a process in a third that will lose its name.
+    let sleeper = processes.start("unshare -n sleep 1000", Stdio::null());
+    fs::write(
+        "/run/hold.py",
+        "import os, time\nfd = os.open('/run/netns/held', os.O_RDONLY)\nopen('/run/holding', 'w').close()\ntime.sleep(1000)\n",
+    )
+    .expect("a script");
+    let holder = processes.start("python3 /run/hold.py", Stdio::null());
+    let inside = processes.start("nsenter --net=/run/netns/detached sleep 1000", Stdio::null());
+    until(SOON, "the descriptor is open", || fs::exists("/run/holding").expect("a look").then_some(()));
+
+    let list = || -> Vec<serde_json::Value> {
+        let sources = ["--watch.source", "named,mount,process,held", "ls", "--json"];
+        let outcome = processes.run(&[], &sources);
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        serde_json::from_str(&outcome.stdout).expect("JSON")
+    };
+    let labels = |list: &[serde_json::Value]| -> Vec<(String, String)> {
+        let text = |netns: &serde_json::Value, key: &str| netns[key].as_str().expect("text").to_owned();
+        let mut labels: Vec<_> = list
+            .iter()
+            .map(|netns| {
+                let label = text(netns, "netns");
+                (label.split('~').next().expect("a part").to_owned(), text(netns, "state"))
+            })
+            .collect();
+        labels.sort();
+        labels
+    };
+    let pair = |label: &str, state: &str| (label.to_owned(), state.to_owned());
+    assert_eq!(
+        labels(&list()),
+        [pair("detached", "named"), pair("held", "named"), pair("sleep", "anonymous")]
+    );
+    ip("netns delete held");
+    ip("netns delete detached");
+    assert_eq!(
+        labels(&list()),
+        [pair("python3", "anonymous"), pair("sleep", "anonymous"), pair("sleep", "anonymous")],
+        "two by their processes, and one by a descriptor alone"
+    );
+    processes.end(holder);
+    processes.end(inside);
+    processes.end(sleeper);
+    until(SOON, "nothing is left", || list().is_empty().then_some(()));
+}
+
+#[test]
+fn a_program_that_somebody_removed_is_put_back_and_counted_on() {
+    let _host = TestHost::quiet();
+    let agent = Agent::start("", &[]);
+    ip("netns add red");
+    ip("link add v0 type veth peer name eth0 netns red");
+    let attached = || {
+        let metrics = agent.metrics();
+        label(&metrics, "netns_interface_attached", &[("netns", "red"), ("mode", "tcx")])
+    };
+    until(SOON, "it is counted", attached);
+    assert_eq!(agent.metrics().value("netns_monitor_reattached_total", &[]), Some(0.0));
+    assert_eq!(state(&agent.metrics(), "red").as_deref(), Some("named"));
+    // What is pinned is attached for as long as it is pinned.
+    let pin = pins().into_iter().find(|pin| pin.ends_with("-egress")).expect("a pinned link");
+    fs::remove_file(pin).expect("removed");
+    until(ONE_PASS, "it is put back", || {
+        (agent.metrics().value("netns_monitor_reattached_total", &[]) == Some(1.0)).then_some(())
+    });
+    run_well(&["ls"]);
+}
