@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["topology"]),
     ("ledger", &["sample", "topology::names"]),
     ("reconcile", &["topology", "netns"]),
+    ("check", &["topology", "netns", "reconcile", "sample"]),
     ("probe", &["topology::names", "sample", "netns", "ledger"]),
     ("metrics", &["sample", "topology::names"]),
     ("export", &["metrics", "sample"]),
@@ -47,6 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "metrics",
             "export",
             "holders",
+            "check",
         ],
     ),
 ];
