@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod discover;

@@ -14,6 +14,7 @@ mod obstacle;
 mod outside;
 mod policy;
 mod session;
+pub mod site;
 pub mod watch;
 
 use std::{

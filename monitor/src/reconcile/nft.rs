@@ -160,6 +160,15 @@ pub(super) fn listing(arguments: &[&str]) -> anyhow::Result<String> {
     }
 }
 
+/// Everything nft has in the namespace of the calling thread; absent where it cannot be listed.
+pub(super) fn ruleset() -> Option<Value> {
+    if missing().is_some() {
+        return None;
+    }
+    let text = get_current_ruleset_raw(DEFAULT_NFT, ["list", "ruleset"]).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
 /// Not by the library, which leaves what `nft` complains of on the terminal.
 fn run(script: &str) -> anyhow::Result<()> {
     let mut nft = Command::new("nft")

@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["topology"]),
     ("ledger", &["sample", "topology::names"]),
     ("reconcile", &["topology", "netns"]),
+    ("check", &["topology", "netns", "reconcile", "sample"]),
     ("probe", &["topology::names", "sample", "netns", "ledger"]),
     ("trace", &["probe", "topology::names"]),
     ("metrics", &["sample", "topology::names"]),
@@ -50,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "metrics",
             "export",
             "holders",
+            "check",
         ],
     ),
 ];

@@ -1,6 +1,9 @@
 //! Looking at the kernel: what would be done, what is there, what is free.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use anyhow::Context as _;
 
@@ -101,6 +104,38 @@ impl Look {
         let mut sample = assemble(&observed, &watched, readings, AgentSample::default());
         sample.lost = lost(&sample.namespaces, &observed, &watched, None);
         Ok(View { observed, watched, sample })
+    }
+
+    /// The kernel itself, for who looks closer.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// These namespaces and all that are wired, without their counts.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn observe(&self, names: &BTreeSet<NsName>) -> Result<Observed, Failure> {
+        Ok(self.kernel.observe(names)?)
+    }
+
+    /// What is counted of each interface, read now. A namespace is known by its name: one that lost it is left out.
+    ///
+    /// # Errors
+    /// What is pinned cannot be read.
+    pub fn counts(&self, observed: &Observed) -> anyhow::Result<BTreeMap<LinkId, Counts>> {
+        let readings = match pins(&self.host) {
+            Some(dir) => probe::look(&dir)?,
+            None => Readings::default(),
+        };
+        let named = readings.interfaces.into_iter().filter_map(|Reading { target, mode: _, counts }| {
+            let (name, _) = observed.namespaces.iter().find(|(name, netns)| {
+                name.as_str() == target.netns && netns.cookie == target.cookie
+            })?;
+            let link = LinkId::inside(name.clone(), target.interface.parse().ok()?);
+            Some((link, counts.ok()?))
+        });
+        Ok(named.collect())
     }
 
     /// What nft lists of a namespace's own rules, as far as they are of ours.
