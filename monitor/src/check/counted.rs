@@ -66,13 +66,15 @@ pub fn compare(
     [before, after]: [&BTreeMap<LinkId, Counts>; 2],
 ) -> Vec<Counted> {
     let mut expected: BTreeMap<(LinkId, bool), (Icmp, bool)> = BTreeMap::new();
-    let sent = probes.iter().zip(answers).filter(|(probe, _)| probe.unasked.is_none() && probe.what != What::Lo);
+    let sent =
+        probes.iter().zip(answers).filter(|(probe, _)| probe.unasked.is_none() && probe.what != What::Lo);
     for (probe, answer) in sent {
         let clear = answer.sent == count && answer.received == count;
         let (requests, replies) = (u64::from(answer.sent), u64::from(answer.received));
         let mut passes = |link: &LinkId, out: u64, back: u64| {
             if matches!(link.place, Place::Netns(_)) {
-                let (icmp, all) = expected.entry((link.clone(), probe.ipv6)).or_insert((Icmp::default(), true));
+                let (icmp, all) =
+                    expected.entry((link.clone(), probe.ipv6)).or_insert((Icmp::default(), true));
                 icmp.transmitted += out;
                 icmp.received += back;
                 *all &= clear;
@@ -96,10 +98,8 @@ pub fn compare(
 }
 
 fn comparison(rise: Icmp, expected: Icmp) -> Comparison {
-    let more = [
-        rise.transmitted.checked_sub(expected.transmitted),
-        rise.received.checked_sub(expected.received),
-    ];
+    let more =
+        [rise.transmitted.checked_sub(expected.transmitted), rise.received.checked_sub(expected.received)];
     match more {
         [Some(0), Some(0)] => Comparison::Exact,
         [Some(out), Some(back)] => Comparison::Beside(out + back),

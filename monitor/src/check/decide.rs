@@ -194,7 +194,10 @@ impl Case<'_> {
         Cause {
             kind: "loss",
             place: from.place.clone(),
-            what: format!("{} of {sent} echoes to {to} were lost: there is a way, and it loses packets", sent - received),
+            what: format!(
+                "{} of {sent} echoes to {to} were lost: there is a way, and it loses packets",
+                sent - received
+            ),
             mend: None,
         }
     }
@@ -205,7 +208,10 @@ impl Case<'_> {
         Some(Cause {
             kind: "told",
             place: self.probe.from.place.clone(),
-            what: format!("{from} says that {} cannot be reached (ICMP type {kind} code {code})", self.target()),
+            what: format!(
+                "{from} says that {} cannot be reached (ICMP type {kind} code {code})",
+                self.target()
+            ),
             mend: None,
         })
     }

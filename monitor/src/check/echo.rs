@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 /// What our own requests are known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
+pub(super) struct Token {
     id: u16,
     secret: [u8; 16],
 }
 
 /// What a packet says to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub(super) enum Heard {
     /// An answer.
     Reply {
         /// To which question.
@@ -38,13 +38,13 @@ const IPV6_HEADER: usize = 40;
 
 impl Token {
     /// One for each run.
-    pub fn new(secret: u128, id: u32) -> Self {
+    pub(super) fn new(secret: u128, id: u32) -> Self {
         Self { id: (id ^ (id >> 16)) as u16, secret: secret.to_be_bytes() }
     }
 }
 
 /// An echo request. The kernel fills in the checksum for IPv6.
-pub fn request(ipv6: bool, token: &Token, index: u32, seq: u16) -> Vec<u8> {
+pub(super) fn request(ipv6: bool, token: &Token, index: u32, seq: u16) -> Vec<u8> {
     let mut packet = vec![if ipv6 { 128 } else { 8 }, 0, 0, 0];
     packet.extend(token.id.to_be_bytes());
     packet.extend(seq.to_be_bytes());
@@ -59,7 +59,7 @@ pub fn request(ipv6: bool, token: &Token, index: u32, seq: u16) -> Vec<u8> {
 }
 
 /// What a packet of a raw socket says, as far as it is about a request of ours. IPv4 ones come with their IP header.
-pub fn read(ipv6: bool, packet: &[u8], token: &Token) -> Option<Heard> {
+pub(super) fn read(ipv6: bool, packet: &[u8], token: &Token) -> Option<Heard> {
     let icmp = if ipv6 { packet } else { packet.get(header_length(packet)?..)? };
     let [kind, code, ..] = *icmp.first_chunk::<HEADER>()?;
     let (reply, errors): (u8, &[u8]) = if ipv6 { (129, &[1, 2, 3, 4]) } else { (0, &[3, 11, 12]) };
@@ -75,7 +75,10 @@ pub fn read(ipv6: bool, packet: &[u8], token: &Token) -> Option<Heard> {
     let (to, request): (IpAddr, &[u8]) = if ipv6 {
         (inner.get(24..)?.first_chunk::<16>().map(|bytes| (*bytes).into())?, inner.get(IPV6_HEADER..)?)
     } else {
-        (inner.get(16..)?.first_chunk::<4>().map(|bytes| (*bytes).into())?, inner.get(header_length(inner)?..)?)
+        (
+            inner.get(16..)?.first_chunk::<4>().map(|bytes| (*bytes).into())?,
+            inner.get(header_length(inner)?..)?,
+        )
     };
     let (id, _, secret, _) = parts(request)?;
     // What is cut short has no secret.
@@ -88,7 +91,12 @@ type Parts<'a> = (u16, u16, Option<&'a [u8]>, Option<u32>);
 fn parts(icmp: &[u8]) -> Option<Parts<'_>> {
     let number = |at: usize| Some(u16::from_be_bytes(*icmp.get(at..)?.first_chunk()?));
     let index = icmp.get(HEADER + 16..).and_then(|rest| rest.first_chunk());
-    Some((number(4)?, number(6)?, icmp.get(HEADER..HEADER + 16), index.map(|bytes| u32::from_be_bytes(*bytes))))
+    Some((
+        number(4)?,
+        number(6)?,
+        icmp.get(HEADER..HEADER + 16),
+        index.map(|bytes| u32::from_be_bytes(*bytes)),
+    ))
 }
 
 fn header_length(packet: &[u8]) -> Option<usize> {
@@ -97,7 +105,8 @@ fn header_length(packet: &[u8]) -> Option<usize> {
 
 /// The internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
+    let words =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// An echo request or reply, at one hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {
+pub(super) struct Packet {
     /// Source.
     pub source: IpAddr,
     /// Destination.
@@ -23,7 +23,7 @@ pub struct Packet {
 
 /// Which rule, or policy, drops.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drop {
+pub(super) struct Drop {
     /// Family of the table.
     pub family: String,
     /// Table.
@@ -39,19 +39,19 @@ pub struct Drop {
 }
 
 /// Things of one kind in what `nft -j` lists, in its order.
-pub fn things<'a>(ruleset: Option<&'a Value>, kind: &str) -> Vec<&'a Value> {
+pub(super) fn things<'a>(ruleset: Option<&'a Value>, kind: &str) -> Vec<&'a Value> {
     let all = ruleset.and_then(|ruleset| ruleset.get("nftables")?.as_array());
     all.into_iter().flatten().filter_map(|thing| thing.get(kind)).collect()
 }
 
 /// What is matched against, where a match looks at `key` of a thing like `meta` or `ct`.
-pub fn left<'a>(expr: &'a Value, thing: &str, key: &str) -> Option<&'a Value> {
+pub(super) fn left<'a>(expr: &'a Value, thing: &str, key: &str) -> Option<&'a Value> {
     let found = expr.get("match")?;
     (found.get("left")?.get(thing)?.get("key")?.as_str()? == key).then(|| found.get("right")).flatten()
 }
 
 /// The same for a field of a header.
-pub fn payload<'a>(expr: &'a Value, protocol: &str, field: &str) -> Option<&'a Value> {
+pub(super) fn payload<'a>(expr: &'a Value, protocol: &str, field: &str) -> Option<&'a Value> {
     let found = expr.get("match")?;
     let payload = found.get("left")?.get("payload")?;
     let fits = payload.get("protocol")?.as_str()? == protocol && payload.get("field")?.as_str()? == field;
@@ -59,7 +59,7 @@ pub fn payload<'a>(expr: &'a Value, protocol: &str, field: &str) -> Option<&'a V
 }
 
 /// Whether an address is what a match has on its right; absent where that is not understood.
-pub fn holds(right: &Value, address: IpAddr) -> Option<bool> {
+pub(super) fn holds(right: &Value, address: IpAddr) -> Option<bool> {
     match right {
         Value::String(text) if text.starts_with('@') => None,
         Value::String(text) => Some(text.parse::<IpAddr>().ok()? == address),
@@ -81,7 +81,7 @@ pub fn holds(right: &Value, address: IpAddr) -> Option<bool> {
 }
 
 /// The rule that counted as dropped between two listings: of those at these hooks, and in chains that are jumped to.
-pub fn counted(before: Option<&Value>, after: Option<&Value>, hooks: &[&str]) -> Option<Drop> {
+pub(super) fn counted(before: Option<&Value>, after: Option<&Value>, hooks: &[&str]) -> Option<Drop> {
     let concerned = |rule: &Value| {
         let (family, table, chain) = whose(rule)?;
         let chains = things(after, "chain");
@@ -100,7 +100,7 @@ pub fn counted(before: Option<&Value>, after: Option<&Value>, hooks: &[&str]) ->
             let earlier = things(before, "rule").into_iter().find(|old| same(old, rule));
             let earlier = earlier.and_then(|old| packets(before, old)).unwrap_or_default();
             if now > earlier {
-                return Some(drop_of(rule, true)?);
+                return drop_of(rule, true);
             }
         }
     }
@@ -108,19 +108,19 @@ pub fn counted(before: Option<&Value>, after: Option<&Value>, hooks: &[&str]) ->
 }
 
 /// How much a named counter of a table rose.
-pub fn rise(before: Option<&Value>, after: Option<&Value>, table: &str, counter: &str) -> u64 {
+pub(super) fn rise(before: Option<&Value>, after: Option<&Value>, table: &str, counter: &str) -> u64 {
     let count = |ruleset| {
         let all = things(ruleset, "counter");
-        let named = all.into_iter().filter(|found| {
-            text(found, "table") == Some(table) && text(found, "name") == Some(counter)
-        });
+        let named = all
+            .into_iter()
+            .filter(|found| text(found, "table") == Some(table) && text(found, "name") == Some(counter));
         named.filter_map(|found| found.get("packets")?.as_u64()).sum::<u64>()
     };
     count(after).saturating_sub(count(before))
 }
 
 /// What the rules at a hook say of a packet: who drops it, if anybody.
-pub fn dropped(ruleset: Option<&Value>, hook: &str, packet: &Packet) -> Option<Drop> {
+pub(super) fn dropped(ruleset: Option<&Value>, hook: &str, packet: &Packet) -> Option<Drop> {
     let families: &[&str] = if packet.source.is_ipv6() { &["ip6", "inet"] } else { &["ip", "inet"] };
     let chains = things(ruleset, "chain");
     let mut bases: Vec<&Value> = chains
@@ -275,7 +275,9 @@ impl Walk<'_> {
             .or_else(|| left(expr, "ct", "state").map(|right| words(right, &[state])))
             .or_else(|| payload(expr, "ip", "protocol").map(|right| words(right, protocol)))
             .or_else(|| payload(expr, "ip6", "nexthdr").map(|right| words(right, protocol)))
-            .or_else(|| payload(expr, if ipv6 { "icmpv6" } else { "icmp" }, "type").map(|right| words(right, &[kind])))
+            .or_else(|| {
+                payload(expr, if ipv6 { "icmpv6" } else { "icmp" }, "type").map(|right| words(right, &[kind]))
+            })
             .or_else(|| other_protocol(found).then_some(Some(false)));
         outcome?.map(|yes| yes != negated)
     }
@@ -440,7 +442,10 @@ mod tests {
         let prefix = json!({ "prefix": { "addr": "203.0.113.0", "len": 24 } });
         assert_eq!(verdict_of("accept", &[to(prefix.clone())]), Some((Some(10), true)));
         assert_eq!(verdict_of("accept", &[to(json!("203.0.113.8"))]), None);
-        assert_eq!(verdict_of("accept", &[to(json!({ "range": ["203.0.113.1", "203.0.113.20"] }))]), Some((Some(10), true)));
+        assert_eq!(
+            verdict_of("accept", &[to(json!({ "range": ["203.0.113.1", "203.0.113.20"] }))]),
+            Some((Some(10), true))
+        );
         let accept = json!([field("icmp", "type", "==", json!("echo-request")), { "accept": null }]);
         assert_eq!(verdict_of("accept", &[accept.clone(), to(prefix.clone())]), None);
         assert_eq!(verdict_of("accept", &[to(prefix), accept]), Some((Some(10), true)));
@@ -466,7 +471,8 @@ mod tests {
 
     #[test]
     fn the_rule_whose_counter_rose_is_the_one() {
-        let rule = |packets: u64| json!([{ "counter": { "packets": packets, "bytes": 0 } }, { "drop": null }]);
+        let rule =
+            |packets: u64| json!([{ "counter": { "packets": packets, "bytes": 0 } }, { "drop": null }]);
         let (before, after) = (ruleset("accept", &[rule(4)]), ruleset("accept", &[rule(7)]));
         assert_eq!(counted(Some(&before), Some(&after), &["forward"]).unwrap().handle, Some(10));
         assert_eq!(counted(Some(&before), Some(&before), &["forward"]), None);

@@ -29,7 +29,7 @@ const AT_ONCE: usize = 32;
 ///
 /// # Errors
 /// The first that failed.
-pub fn each<K: Clone + Ord + Send + Sync, T: Send>(
+pub(super) fn each<K: Clone + Ord + Send + Sync, T: Send>(
     keys: &[K],
     work: impl Fn(&K) -> anyhow::Result<T> + Sync,
 ) -> anyhow::Result<BTreeMap<K, T>> {
@@ -57,12 +57,13 @@ pub fn each<K: Clone + Ord + Send + Sync, T: Send>(
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn scene(kernel: &Kernel, observed: &Observed, namespaces: &[NsName]) -> anyhow::Result<Scene> {
+pub(super) fn scene(kernel: &Kernel, observed: &Observed, namespaces: &[NsName]) -> anyhow::Result<Scene> {
     let mut scene = Scene { table: kernel.table().to_owned(), ..Scene::default() };
     let place = |name: &NsName| Place::Netns(name.clone());
     look(kernel, &mut scene, [Place::Host].into_iter().chain(namespaces.iter().map(place)))?;
     let alone = |scene: &Scene| {
-        let ends: Vec<_> = scene.links().filter(|(id, link)| id.place != Place::Host && link.kind == "veth").collect();
+        let ends: Vec<_> =
+            scene.links().filter(|(id, link)| id.place != Place::Host && link.kind == "veth").collect();
         ends.iter().any(|(id, _)| scene.peer(id).is_none())
     };
     if alone(&scene) {
@@ -81,7 +82,7 @@ pub fn scene(kernel: &Kernel, observed: &Observed, namespaces: &[NsName]) -> any
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn look(
+pub(super) fn look(
     kernel: &Kernel,
     scene: &mut Scene,
     places: impl IntoIterator<Item = Place>,
@@ -95,7 +96,7 @@ pub fn look(
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn ways(
+pub(super) fn ways(
     kernel: &Kernel,
     asked: &BTreeMap<Place, BTreeSet<IpAddr>>,
 ) -> anyhow::Result<BTreeMap<(Place, IpAddr), Way>> {
@@ -111,7 +112,7 @@ pub fn ways(
 ///
 /// # Errors
 /// One cannot be entered.
-pub fn closer(
+pub(super) fn closer(
     kernel: &Kernel,
     asked: &BTreeMap<Place, BTreeSet<String>>,
 ) -> anyhow::Result<BTreeMap<Place, Closer>> {

@@ -103,9 +103,10 @@ impl Check<'_> {
             by_place.entry(probe.from.place.clone()).or_default().push((index, Question { to, scope }));
         }
         let places: Vec<Place> = by_place.keys().cloned().collect();
+        let (netns_dir, pace) = (self.netns_dir, self.pace);
         let found = gather::each(&places, |place| {
             let questions: Vec<Question> = by_place[place].iter().map(|(_, question)| *question).collect();
-            ping::ask(self.netns_dir, place, &questions, self.pace)
+            ping::ask(netns_dir, place, &questions, pace)
         })?;
         let mut answers = vec![Answer::default(); probes.len()];
         for (place, found) in found {
@@ -144,7 +145,8 @@ impl Check<'_> {
                 (place, [before, after])
             })
             .collect();
-        let places: Vec<Place> = scene.sites.keys().filter(|place| settings.contains_key(place)).cloned().collect();
+        let places: Vec<Place> =
+            scene.sites.keys().filter(|place| settings.contains_key(place)).cloned().collect();
         gather::look(self.kernel, scene, places)?;
         scene.ways = gather::ways(self.kernel, &decide::questions(scene, again.iter()))?;
         for ((index, probe), answer) in wrong.into_iter().zip(&again).zip(answers) {

@@ -7,7 +7,7 @@ use super::filter;
 
 /// What is known of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nat {
+pub(super) enum Nat {
     /// They do.
     Translated,
     /// They do not, and a table of ours has such rules for others.
@@ -17,7 +17,7 @@ pub enum Nat {
 }
 
 /// Looks through the rules of the host; `ours` is the name of our table.
-pub fn of(ruleset: Option<&Value>, ours: &str, addresses: &[IpNet]) -> Nat {
+pub(super) fn of(ruleset: Option<&Value>, ours: &str, addresses: &[IpNet]) -> Nat {
     let rules = filter::things(ruleset, "rule");
     let mut nat = Nat::Unknown;
     for rule in rules {

@@ -81,11 +81,14 @@ fn both_families(questions: &[Question], pace: Pace) -> io::Result<Vec<Answer>> 
     };
     // A thread inherits the namespace of the one that starts it.
     let results = thread::scope(|scope| {
-        [false, true].map(|ipv6| {
-            let questions = of(ipv6);
-            scope.spawn(move || if questions.is_empty() { Ok(Vec::new()) } else { family(ipv6, &questions, pace) })
-        })
-        .map(|thread| thread.join().map_err(|_panic| io::Error::other("a thread that pings panicked"))?)
+        [false, true]
+            .map(|ipv6| {
+                let questions = of(ipv6);
+                scope.spawn(move || {
+                    if questions.is_empty() { Ok(Vec::new()) } else { family(ipv6, &questions, pace) }
+                })
+            })
+            .map(|thread| thread.join().map_err(|_panic| io::Error::other("a thread that pings panicked"))?)
     });
     for found in results {
         for (index, answer) in found? {

@@ -72,7 +72,8 @@ impl Report {
 
     /// The finding's position; one that is there already is told once.
     fn find(&mut self, cause: Cause, fails: bool) -> usize {
-        let same = |finding: &Finding| (&finding.cause.what, &finding.cause.mend) == (&cause.what, &cause.mend);
+        let same =
+            |finding: &Finding| (&finding.cause.what, &finding.cause.mend) == (&cause.what, &cause.mend);
         self.findings.iter().position(same).unwrap_or_else(|| {
             self.findings.push(Finding { cause, fails });
             self.findings.len() - 1

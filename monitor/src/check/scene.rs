@@ -1,9 +1,6 @@
 //! What was seen, and what follows from it: which links belong together, which addresses. Pure.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -80,19 +77,20 @@ impl Scene {
             let nets = || link.addresses.iter().filter(|address| !address.link_local);
             seen.addresses.iter().any(|other| nets().any(|own| own.net.contains(&other.net.addr())))
         };
-        let found = by_alias
+        by_alias
             .or(match &fitting[..] {
                 [one] => Some(one),
                 _ => fitting.iter().find(|(_, seen)| same_net(seen)),
             })
-            .map(|(other, _)| other.clone());
-        found
+            .map(|(other, _)| other.clone())
     }
 
     /// What is behind an interface of a namespace.
     pub fn other(&self, id: &LinkId) -> Other {
         let Some(peer) = self.peer(id) else { return Other::Unknown };
-        let Some(seen) = self.link(&peer).filter(|_| peer.place == Place::Host) else { return Other::End(peer) };
+        let Some(seen) = self.link(&peer).filter(|_| peer.place == Place::Host) else {
+            return Other::End(peer);
+        };
         let bridge = match &seen.bridge {
             Some(bridge) if self.shares_net(id, bridge) => Some(bridge.clone()),
             Some(bridge) => self.bridge_for(id).or(Some(bridge.clone())),

@@ -228,9 +228,7 @@ impl Of<'_> {
     fn neighbours(&mut self, interfaces: &[LinkId], namespaces: &[NsName]) {
         for id in interfaces {
             let Other::Bridge { bridge, .. } = self.scene.other(id) else { continue };
-            let on = |other: &LinkId| {
-                matches!(self.scene.other(other), Other::Bridge { bridge: found, .. } if found == bridge)
-            };
+            let on = |other: &LinkId| matches!(self.scene.other(other), Other::Bridge { bridge: found, .. } if found == bridge);
             let ports: Vec<LinkId> = namespaces
                 .iter()
                 .filter_map(|netns| interfaces_of(self.scene, netns).into_iter().find(|other| on(other)))
@@ -256,7 +254,8 @@ impl Of<'_> {
         let routes = self.scene.routes.get(&place).map(Vec::as_slice).unwrap_or_default();
         let leads = |route: &&Route| route.to.contains(&to) && route.table == MAIN;
         let route = routes.iter().filter(leads).max_by_key(|route| route.to.prefix_len());
-        let by_route = route.and_then(|route| Some(LinkId { place: place.clone(), name: route.dev.clone()? }));
+        let by_route =
+            route.and_then(|route| Some(LinkId { place: place.clone(), name: route.dev.clone()? }));
         let bridged = |id: &&LinkId| matches!(self.scene.other(id), Other::Bridge { .. });
         let Some(from) = by_route.or_else(|| interfaces.iter().find(bridged).or(interfaces.first()).cloned())
         else {

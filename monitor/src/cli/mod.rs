@@ -2,6 +2,7 @@
 
 mod agent;
 mod apply;
+mod check;
 mod config;
 mod demo;
 mod destroy;
@@ -131,6 +132,8 @@ enum Command {
     Exec(exec::Options),
     /// Run a command in a new namespace that is wired and counted before it starts and goes when it ends
     Run(run::Options),
+    /// Say whether it is wired right: echoes both ways over every wire; where one is lost, why, and what would mend it
+    Check(check::Options),
     /// Say who keeps a namespace alive: processes, descriptors, sockets, mounts
     Holders(holders::Options),
     /// Say which privileges, mounts and kernel features are there, and what is lost without them
@@ -176,6 +179,7 @@ pub fn main() -> ExitCode {
     let done = match command {
         Command::Exec(options) => return ended(exec::run(&global, &options)),
         Command::Run(options) => return ended(run::run(&global, &options)),
+        Command::Check(options) => return ended(check::run(&global, &options)),
         Command::Agent(options) => agent::run(&global, options),
         Command::Plan(options) => plan::run(&global, &options),
         Command::Apply(options) => apply::run(&global, &options),

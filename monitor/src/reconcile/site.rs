@@ -379,8 +379,12 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<SiteNeighbour> {
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some((*found).into()),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => address = Some((*found).into()),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok().map(MacAddr),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
+                address = Some((*found).into())
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = bytes.as_slice().try_into().ok().map(MacAddr)
+            }
             _ => {}
         }
     }

@@ -300,7 +300,7 @@ fn attach(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<Option<FdLink>, ProbeE
     let stub = program(ebpf, KFREE_SKB)?;
     stub.load().map_err(wrong)?;
     let link = stub.attach(KFREE_SKB).and_then(|id| stub.take_link(id)).map_err(wrong)?;
-    let link = FdLink::try_from(link).map_err(|error| ProbeError::new("find the link", KFREE_SKB, &error))?;
+    let link = FdLink::from(link);
     let Some(pins) = pins else { return Ok(Some(link)) };
     stub.pin(pins.path(PROGRAM))
         .map_err(|error| ProbeError::new("pin", pins.path(PROGRAM).display(), &error))?;

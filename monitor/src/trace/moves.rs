@@ -122,13 +122,13 @@ pub(super) fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapErr
 }
 
 /// The pinned map of this name, made where there is none.
-fn opened<M: TryFrom<Map, Error = MapError>>(
+fn opened<M>(
     pins: Option<&Pins>,
     name: &'static str,
     make: impl FnOnce() -> Result<M, MapError>,
 ) -> Result<M, ProbeError>
 where
-    M: Pinned,
+    M: Pinned + TryFrom<Map, Error = MapError>,
 {
     let wrong = |call| move |error: MapError| ProbeError::new(call, name, &error);
     let Some(path) = pins.map(|pins| pins.path(name)) else { return make().map_err(wrong("make the map")) };

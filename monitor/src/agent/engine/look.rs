@@ -19,10 +19,11 @@ use crate::{
     discover::ear::Heard,
     netns,
     probe::{self, Attached, Reading, Readings},
-    sample::{AgentSample, NetnsState},
+    reconcile::Kernel,
+    sample::{AgentSample, Counts, NetnsState},
     topology::{
-        Topology, allocate,
-        names::{IfName, NsName, Place},
+        Observed, Topology, allocate,
+        names::{IfName, LinkId, NsName, Place},
         outside::Family,
         plan::{self, PlanOptions},
         step::Step,
@@ -129,9 +130,10 @@ impl Look {
             None => Readings::default(),
         };
         let named = readings.interfaces.into_iter().filter_map(|Reading { target, mode: _, counts }| {
-            let (name, _) = observed.namespaces.iter().find(|(name, netns)| {
-                name.as_str() == target.netns && netns.cookie == target.cookie
-            })?;
+            let (name, _) = observed
+                .namespaces
+                .iter()
+                .find(|(name, netns)| name.as_str() == target.netns && netns.cookie == target.cookie)?;
             let link = LinkId::inside(name.clone(), target.interface.parse().ok()?);
             Some((link, counts.ok()?))
         });

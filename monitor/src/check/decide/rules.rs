@@ -70,9 +70,8 @@ impl Case<'_> {
     pub(super) fn dropped_by_isolation(&self) -> bool {
         let [before, after] = self.rules(&Place::Host);
         let ends = [Some(&self.probe.from), self.probe.at.as_ref()];
-        let of = |netns: &NsName| {
-            filter::rise(before, after, &self.scene.table, &format!("from-{netns}")) > 0
-        };
+        let of =
+            |netns: &NsName| filter::rise(before, after, &self.scene.table, &format!("from-{netns}")) > 0;
         ends.into_iter().flatten().any(|link| matches!(&link.place, Place::Netns(netns) if of(netns)))
     }
 
@@ -147,7 +146,9 @@ impl Case<'_> {
         };
         let may = if certain { "drops" } else { "may drop" };
         let whose = match (ours, place) {
-            (true, Place::Netns(_)) => ": these are rules of the file, an agent puts them back unless the file is changed",
+            (true, Place::Netns(_)) => {
+                ": these are rules of the file, an agent puts them back unless the file is changed"
+            }
             (true, Place::Host) => ": these are rules of netns-monitor",
             (false, _) => "",
         };
@@ -168,14 +169,17 @@ impl Case<'_> {
             ("ip" | "ip6" | "inet", _) if hook == "forward" && *place == Place::Host => {
                 let device = self.bridge_of(&self.probe.from)?.name;
                 let docker = self.has_chain(place, family, table, "DOCKER-USER");
-                let at = format!("insert rule {family} {table} {}", if docker { "DOCKER-USER" } else { chain });
+                let at =
+                    format!("insert rule {family} {table} {}", if docker { "DOCKER-USER" } else { chain });
                 Some(format!("{nft} '{at} iifname \"{device}\" accept; {at} oifname \"{device}\" accept'"))
             }
             ("ip" | "ip6" | "inet", _) => {
                 let kinds = match self.probe.ipv6 {
                     false => "icmp type { echo-request, echo-reply }",
                     // Without the latter two nobody finds anybody.
-                    true => "icmpv6 type { echo-request, echo-reply, nd-neighbor-solicit, nd-neighbor-advert }",
+                    true => {
+                        "icmpv6 type { echo-request, echo-reply, nd-neighbor-solicit, nd-neighbor-advert }"
+                    }
                 };
                 Some(format!("{nft} 'insert rule {family} {table} {chain} {kinds} accept'"))
             }
@@ -207,7 +211,9 @@ impl Case<'_> {
         Some(Cause {
             kind: "nat_missing",
             place: Place::Host,
-            what: format!("packets of {net} leave the host with addresses that nobody outside knows: there is no NAT"),
+            what: format!(
+                "packets of {net} leave the host with addresses that nobody outside knows: there is no NAT"
+            ),
             mend: Some(format!(
                 "nft 'add table {table}; add chain {table} postrouting {{ type nat hook postrouting priority 100; }}; \
                  add rule {table} postrouting {ip} saddr {net} oifname != \"{device}\" masquerade'"

@@ -83,7 +83,10 @@ impl Case<'_> {
         (strict && self.scene.link(at)?.ifindex != back).then(|| Cause {
             kind: "reverse_path",
             place: place.clone(),
-            what: format!("{} drops what comes in by {name} and is answered by another link (rp_filter)", named(place)),
+            what: format!(
+                "{} drops what comes in by {name} and is answered by another link (rp_filter)",
+                named(place)
+            ),
             mend: Some(set(place, &own, "2")),
         })
     }

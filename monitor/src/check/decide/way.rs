@@ -19,7 +19,8 @@ use crate::{
 impl Case<'_> {
     /// From the sender to the target.
     pub(super) fn way_there(&self) -> Option<Cause> {
-        let Way { .. } = self.way()?;
+        // Nothing was asked of who has no address to ask for.
+        self.way()?;
         match self.probe.what {
             What::Lo => None,
             _ => self.way_from(&self.probe.from, self.probe.to?),
@@ -69,13 +70,17 @@ impl Case<'_> {
                     return None;
                 }
                 let site = self.scene.sites.get(place)?;
-                let other = site.name(*ifindex).map_or_else(|| "another link".to_owned(), ToString::to_string);
+                let other =
+                    site.name(*ifindex).map_or_else(|| "another link".to_owned(), ToString::to_string);
                 let through = |route: &Route| route.dev.as_ref().is_some_and(|dev| dev.as_str() == other);
                 let culprit = self.most_specific(place, to, through);
                 Some(Cause {
                     kind: "route_elsewhere",
                     place: place.clone(),
-                    what: format!("{} sends packets for {to} out by {other}, and not by {name}", named(place)),
+                    what: format!(
+                        "{} sends packets for {to} out by {other}, and not by {name}",
+                        named(place)
+                    ),
                     mend: culprit.map(|route| format!("{} route delete {route}", ip(place))),
                 })
             }

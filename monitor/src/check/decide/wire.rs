@@ -56,7 +56,10 @@ impl Case<'_> {
         Some(Cause {
             kind: "no_carrier",
             place: place.clone(),
-            what: format!("{name} of {} is up and has no carrier: its other end is down or gone", named(place)),
+            what: format!(
+                "{name} of {} is up and has no carrier: its other end is down or gone",
+                named(place)
+            ),
             mend: None,
         })
     }
@@ -182,7 +185,11 @@ impl Case<'_> {
         Cause {
             kind: "address_missing",
             place: place.clone(),
-            what: format!("{name} of {} has no {family} address{}{why}", named(place), subnet.unwrap_or_default()),
+            what: format!(
+                "{name} of {} has no {family} address{}{why}",
+                named(place),
+                subnet.unwrap_or_default()
+            ),
             mend: free.map(|free| format!("{turn_on}{} address add {free} dev {name}{nodad}", ip(place))),
         }
     }
@@ -197,7 +204,10 @@ impl Case<'_> {
         Some(Cause {
             kind: "address_unusable",
             place: place.clone(),
-            what: format!("{net} of {name} in {} is not used: somebody else has it, or may have", named(place)),
+            what: format!(
+                "{net} of {name} in {} is not used: somebody else has it, or may have",
+                named(place)
+            ),
             mend: Some(format!("{at} delete {net} dev {name} && {at} add {net} dev {name} nodad")),
         })
     }

@@ -55,7 +55,7 @@ pub(super) fn rows(before: &NetnsDrops, now: &NetnsDrops, symbols: &Symbols) -> 
         })
         .filter(|row| row.drops.now > 0)
         .collect();
-    rows.sort_by(|a, b| (b.drops.rose, b.drops.now).cmp(&(a.drops.rose, a.drops.now)));
+    rows.sort_by_key(|row| std::cmp::Reverse((row.drops.rose, row.drops.now)));
     rows
 }
 
@@ -79,7 +79,7 @@ fn places(
         *sum = Count { now: sum.now + rest.now, rose: sum.rose + rest.rose };
     }
     let mut found: Vec<_> = found.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
-    found.sort_by(|(_, a), (_, b)| (b.rose, b.now).cmp(&(a.rose, a.now)));
+    found.sort_by_key(|(_, count)| std::cmp::Reverse((count.rose, count.now)));
     found
 }
 

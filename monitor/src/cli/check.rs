@@ -1,0 +1,178 @@
+//! `netns-monitor check [NS…]`.
+
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Global, print, table};
+use crate::{
+    agent::{
+        Failure,
+        engine::{Engine, Look},
+    },
+    check::{Check, Report, Row, differs::File, ping::Pace, targets::Wanted},
+    config, netns,
+    topology::{Observed, Topology, names::NsName},
+};
+
+/// Between two echoes.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Names of namespaces; without one, those that netns-monitor wired (of the file, where one is given)
+    #[arg(value_name = "NS")]
+    netns: Vec<String>,
+    /// What should be there: what differs from it is named, too
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// An address outside that should answer; may be given more than once
+    #[arg(long, value_name = "ADDRESS")]
+    outside: Vec<IpAddr>,
+    /// Echoes to each address
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    count: u16,
+    /// How many seconds an answer may take
+    #[arg(long, value_name = "S", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=60))]
+    timeout: u16,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(global: &Global, options: &Options) -> Result<ExitCode, Failure> {
+    let asked: Result<Vec<NsName>, _> = options.netns.iter().map(|name| name.parse()).collect();
+    let asked =
+        asked.map_err(|error: crate::topology::names::NameError| Failure::Usage(error.to_string()))?;
+    let topology = options.file.as_deref().map(config::load).transpose()?;
+    let look = Engine::look(&global.host())?;
+    let there = netns::list(&global.netns_dir).map_err(anyhow::Error::from)?;
+    let there: BTreeSet<NsName> = there.into_iter().map(|(name, _)| name).collect();
+    if let Some(unknown) = asked.iter().find(|name| !there.contains(name)) {
+        let known: Vec<String> = there.iter().map(ToString::to_string).collect();
+        let known = if known.is_empty() {
+            "there is none".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        return Err(Failure::Usage(format!("no namespace `{unknown}`; {known}")));
+    }
+    let observed = look.observe(&there)?;
+    let wanted = wanted(asked, topology.as_ref(), &observed, options);
+    let file = match (topology, &options.file) {
+        (Some(topology), Some(path)) => Some(difference(&look, topology, &path.display().to_string())?),
+        _ => None,
+    };
+    if wanted.namespaces.is_empty() && file.as_ref().is_none_or(|file| file.steps.is_empty()) {
+        print("nothing to check: netns-monitor wired no namespace here; name one, or apply a file first\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let check = Check {
+        kernel: look.kernel(),
+        netns_dir: &global.netns_dir,
+        observed: &observed,
+        wanted,
+        pace: Pace {
+            count: options.count,
+            interval: INTERVAL,
+            timeout: Duration::from_secs(options.timeout.into()),
+        },
+        file,
+        counts: &|| look.counts(&observed),
+    };
+    let report = check.run()?;
+    print(&if options.json { format!("{:#}\n", as_json(&report)) } else { as_text(&report) })?;
+    Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Which namespaces, and what is known of them.
+fn wanted(asked: Vec<NsName>, topology: Option<&Topology>, observed: &Observed, options: &Options) -> Wanted {
+    let wired: BTreeSet<NsName> = observed
+        .namespaces
+        .iter()
+        .filter(|(_, netns)| netns.owned || netns.adopted())
+        .map(|(name, _)| name.clone())
+        .collect();
+    let of_file = |name: &&NsName| {
+        topology.is_none_or(|topology| topology.namespaces.iter().any(|netns| netns.name == **name))
+    };
+    let named = !asked.is_empty();
+    let namespaces = if named { asked } else { wired.iter().filter(of_file).cloned().collect() };
+    let lo_down = topology.iter().flat_map(|topology| &topology.namespaces).filter(|netns| !netns.lo_up);
+    Wanted {
+        namespaces,
+        without_lo: lo_down.map(|netns| netns.name.clone()).collect(),
+        wired,
+        outside: options.outside.clone(),
+        named,
+    }
+}
+
+fn difference(look: &Look, topology: Topology, path: &str) -> Result<File, Failure> {
+    let steps = look.plan(&topology)?;
+    Ok(File { topology, steps, apply: format!("netns-monitor apply {path}") })
+}
+
+fn as_text(report: &Report) -> String {
+    let rows = report.rows.iter().map(|row| {
+        vec![
+            row.netns.to_string(),
+            row.what.clone(),
+            family(row).to_owned(),
+            row.sent.to_string(),
+            row.received.to_string(),
+            row.rtt.map_or_else(|| "-".to_owned(), |times| times.map(milliseconds).join("/")),
+            row.result.clone(),
+        ]
+    });
+    let header = ["NETNS", "WHAT", "FAMILY", "SENT", "RECEIVED", "RTT MIN/AVG/MAX MS", "RESULT"];
+    let mut text = table::table(&header, 3, rows);
+    for finding in &report.findings {
+        let word = if finding.fails { "failed" } else { "note" };
+        text.push_str(&format!("\n{word}: {}\n", finding.cause.what));
+        if let Some(mend) = &finding.cause.mend {
+            text.push_str(&format!("  mend: {mend}\n"));
+        }
+    }
+    text
+}
+
+fn family(row: &Row) -> &'static str {
+    if row.ipv6 { "ipv6" } else { "ipv4" }
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.3}", time.as_secs_f64() * 1e3)
+}
+
+fn as_json(report: &Report) -> serde_json::Value {
+    let rows = report.rows.iter().map(|row| {
+        json!({
+            "netns": row.netns.as_str(),
+            "what": row.what,
+            "family": family(row),
+            "sent": row.sent,
+            "received": row.received,
+            "rtt_seconds": row.rtt.map(|[min, avg, max]| json!({
+                "min": min.as_secs_f64(), "avg": avg.as_secs_f64(), "max": max.as_secs_f64(),
+            })),
+            "result": row.result,
+            "finding": row.finding,
+        })
+    });
+    let findings = report.findings.iter().map(|finding| {
+        json!({
+            "kind": finding.cause.kind,
+            "what": finding.cause.what,
+            "mend": finding.cause.mend,
+            "fails": finding.fails,
+        })
+    });
+    json!({
+        "fine": report.is_fine(),
+        "rows": rows.collect::<Vec<_>>(),
+        "findings": findings.collect::<Vec<_>>(),
+    })
+}
