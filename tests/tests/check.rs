@@ -121,8 +121,11 @@ fn each_fault_is_told_and_the_line_mends_it() {
 #[test]
 fn rules_that_drop_are_told_wherever_they_are() {
     let _host = wired();
-    for (place, hook, named) in [("ip netns exec blue ", "input", "of blue"), ("", "forward", "of the host")] {
-        shell(&format!("{place}nft 'add table ip x; add chain ip x c {{ type filter hook {hook} priority 0; policy drop; }}'"));
+    for (place, hook, named) in [("ip netns exec blue ", "input", "of blue"), ("", "forward", "of the host")]
+    {
+        shell(&format!(
+            "{place}nft 'add table ip x; add chain ip x c {{ type filter hook {hook} priority 0; policy drop; }}'"
+        ));
         let outcome = check(&["blue"]);
         assert_eq!(outcome.code, Some(1), "{outcome:#?}");
         let found = findings(&outcome);

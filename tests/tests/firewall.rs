@@ -17,33 +17,18 @@ use monitor_tests::{
 };
 use serde_json::Value;
 
-/// What the article calls docker0: a bridge, three namespaces, NAT, a published port, isolation. And a second bridge.
-const FILE: &str = r#"
-[[bridge]]
-name = "nm0"
-subnet = "198.51.100.0/24"
-nat = true
-isolate = true
+/// The example as it is printed, and beside it two more ports, and a second bridge.
+fn docker0() -> String {
+    let example = run_well(&["config", "example", "docker0"]).stdout;
+    let ports = "[\"8080:80/tcp\", \"127.0.0.1:7070:70\", \"9000-9002:8000-8002/udp\"]";
+    assert!(example.contains("[\"8080:80/tcp\"]"));
+    example.replace("[\"8080:80/tcp\"]", ports) + FAR
+}
 
+const FAR: &str = r#"
 [[bridge]]
 name = "nm1"
 subnet = "192.0.2.0/24"
-
-[[namespace]]
-name = "web"
-interface = [{ name = "eth0", bridge = "nm0", address = "198.51.100.2/24" }]
-route = [{ to = "default", via = "198.51.100.1" }]
-publish = ["8080:80", "127.0.0.1:7070:70", "9000-9002:8000-8002/udp"]
-
-[[namespace]]
-name = "db"
-interface = [{ name = "eth0", bridge = "nm0", address = "198.51.100.3/24" }]
-route = [{ to = "default", via = "198.51.100.1" }]
-
-[[namespace]]
-name = "job"
-interface = [{ name = "eth0", bridge = "nm0", address = "198.51.100.4/24" }]
-route = [{ to = "default", via = "198.51.100.1" }]
 
 [[namespace]]
 name = "far"
@@ -107,7 +92,7 @@ fn drops(netns: &str) -> Value {
 #[test]
 fn a_published_port_is_reached_from_everywhere_and_the_outside_sees_the_hosts_address() {
     let _host = host_with_outside();
-    run_well(&["--attach", "none", "apply", write_config(FILE)]);
+    run_well(&["--attach", "none", "apply", write_config(&docker0())]);
 
     let web = serve("web", 80, 5);
     assert_eq!(get(Some("outside"), "203.0.113.1:8080"), "web to 203.0.113.2");
@@ -131,13 +116,13 @@ fn a_published_port_is_reached_from_everywhere_and_the_outside_sees_the_hosts_ad
     assert_eq!(get(None, "203.0.113.2:80"), "outside to 203.0.113.1");
     outside.join().expect("served");
 
-    run_well(&["--attach", "none", "destroy", write_config(FILE)]);
+    run_well(&["--attach", "none", "destroy", write_config(&docker0())]);
 }
 
 #[test]
 fn each_port_of_a_range_leads_to_its_own() {
     let _host = host_with_outside();
-    run_well(&["--attach", "none", "apply", write_config(FILE)]);
+    run_well(&["--attach", "none", "apply", write_config(&docker0())]);
     for number in 0..3 {
         let inner = inside("web", || UdpSocket::bind(("0.0.0.0", 8000 + number)).expect("free"));
         inner.set_read_timeout(Some(SOON)).expect("a time-out");
@@ -149,13 +134,13 @@ fn each_port_of_a_range_leads_to_its_own() {
         let (length, from) = inner.recv_from(&mut buffer).expect("received");
         assert_eq!((&buffer[..length], from.ip().to_string()), (&b"hello"[..], "203.0.113.2".to_owned()));
     }
-    run_well(&["--attach", "none", "destroy", write_config(FILE)]);
+    run_well(&["--attach", "none", "destroy", write_config(&docker0())]);
 }
 
 #[test]
 fn what_is_kept_apart_is_dropped_and_counted_to_the_packet_and_pairs_may_be_allowed() {
     let _host = host_with_outside();
-    run_well(&["--attach", "none", "apply", write_config(FILE)]);
+    run_well(&["--attach", "none", "apply", write_config(&docker0())]);
     // So that no question for a neighbour is in the way, nor counted.
     let mac = fs::read_to_string("/sys/class/net/nm0/address").expect("a MAC address");
     let (mac, port) = (mac.trim(), inside_mac("db"));
@@ -180,8 +165,10 @@ fn what_is_kept_apart_is_dropped_and_counted_to_the_packet_and_pairs_may_be_allo
     let shown = run_well(&["show", "web"]).stdout;
     assert!(shown.contains("packets dropped by rules of the file\n  inbound 4  isolation 15\n"), "{shown}");
 
-    let allowed =
-        format!("{FILE}\n[[allow]]\nbetween = [\"db\", \"job\"]\n[[allow]]\nbetween = [\"nm0\", \"far\"]\n");
+    let allowed = format!(
+        "{}\n[[allow]]\nbetween = [\"db\", \"job\"]\n[[allow]]\nbetween = [\"nm0\", \"far\"]\n",
+        docker0()
+    );
     run_well(&["--attach", "none", "apply", write_config(&allowed)]);
     assert_eq!(run_well(&["--attach", "none", "plan", write_config(&allowed)]).stdout, "");
     assert_eq!(drops("web")["isolation"], 15, "a change of the file keeps what was counted");
@@ -222,27 +209,27 @@ fn what_was_turned_on_is_put_back_and_rules_of_others_stay() {
         (switches, program("nft", "list ruleset"), links())
     };
     let before = state();
-    run_well(&["--attach", "none", "apply", write_config(FILE)]);
+    run_well(&["--attach", "none", "apply", write_config(&docker0())]);
     let during = state();
     assert_eq!(during.0, ["1\n", "0\n", "0\n"], "only what is needed");
     assert!(during.1.contains("table inet theirs"));
     // A second uplink that comes later is seen, one that goes is forgotten.
     ip("link add up1 type veth peer name up2");
     ip("address add 203.0.114.1/24 dev up1");
-    let plan = run_well(&["--attach", "none", "plan", write_config(FILE)]).stdout;
+    let plan = run_well(&["--attach", "none", "plan", write_config(&docker0())]).stdout;
     assert!(plan.contains("sysctl -w net.ipv4.conf.up1.forwarding=1"), "{plan}");
-    run_well(&["--attach", "none", "apply", write_config(FILE)]);
+    run_well(&["--attach", "none", "apply", write_config(&docker0())]);
     ip("link delete up1");
-    run_well(&["--attach", "none", "apply", write_config(FILE)]);
-    assert_eq!(run_well(&["--attach", "none", "plan", write_config(FILE)]).stdout, "");
-    run_well(&["--attach", "none", "destroy", write_config(FILE)]);
+    run_well(&["--attach", "none", "apply", write_config(&docker0())]);
+    assert_eq!(run_well(&["--attach", "none", "plan", write_config(&docker0())]).stdout, "");
+    run_well(&["--attach", "none", "destroy", write_config(&docker0())]);
     assert_eq!(state(), before);
 }
 
 #[test]
 fn an_agent_puts_its_rules_back_at_once_after_a_flush_and_after_a_change_by_hand() {
     let _host = host_with_outside();
-    let mut agent = Agent::start(FILE, &[]);
+    let mut agent = Agent::start(&docker0(), &[]);
     reaches("web", "203.0.113.2");
     let rules = || program("nft", "-s list table inet netns-monitor");
     let without_stamp = |rules: String| -> Vec<String> {
@@ -264,14 +251,15 @@ fn an_agent_puts_its_rules_back_at_once_after_a_flush_and_after_a_change_by_hand
     let counted = || agent.metrics().value("netns_firewall_drops_total", &labels).unwrap_or_default();
     until(ONE_PASS, "what isolation dropped is a metric", || (counted() > 0.0).then_some(()));
     agent.terminate();
-    run_well(&["destroy", write_config(FILE)]);
+    run_well(&["destroy", write_config(&docker0())]);
 }
 
 #[test]
 fn rules_of_a_namespace_are_its_own_and_what_they_drop_is_counted() {
     let _host = host_with_outside();
     let file = format!(
-        "{FILE}\n[namespace.firewall]\ninput = {{ policy = \"drop\", rule = [\"ct state established,related accept\", \"tcp dport 80 accept\"] }}\n"
+        "{}\n[namespace.firewall]\ninput = {{ policy = \"drop\", rule = [\"ct state established,related accept\", \"tcp dport 80 accept\"] }}\n",
+        docker0()
     );
     run_well(&["--attach", "none", "apply", write_config(&file)]);
     let served = serve("far", 80, 1);
@@ -285,7 +273,7 @@ fn rules_of_a_namespace_are_its_own_and_what_they_drop_is_counted() {
     let shown = run_well(&["show", "far"]).stdout;
     assert!(shown.contains("tcp dport 80 accept"), "its rules are shown: {shown}");
     // Taken out of the file, they go; the namespace stays.
-    run_well(&["--attach", "none", "apply", write_config(FILE)]);
+    run_well(&["--attach", "none", "apply", write_config(&docker0())]);
     assert_eq!(ip("netns exec far nft list ruleset"), "");
 
     let bad = file.replace("tcp dport 80 accept", "tcp dport eighty accept");
@@ -294,7 +282,7 @@ fn rules_of_a_namespace_are_its_own_and_what_they_drop_is_counted() {
     assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("tcp dport eighty accept"), "{}", outcome.stderr);
     assert_eq!(ip("netns exec far nft list ruleset"), "");
-    run_well(&["--attach", "none", "destroy", write_config(FILE)]);
+    run_well(&["--attach", "none", "destroy", write_config(&docker0())]);
 }
 
 #[test]
@@ -302,7 +290,7 @@ fn beside_a_chain_that_drops_everything_the_rule_to_add_is_told_and_works() {
     let _host = host_with_outside();
     program("nft", "add table ip filter");
     program("nft", "add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
-    let outcome = run_well(&["--attach", "none", "apply", write_config(FILE)]);
+    let outcome = run_well(&["--attach", "none", "apply", write_config(&docker0())]);
     assert!(!pings("web", "203.0.113.2"));
     let said =
         outcome.stderr.lines().find(|line| line.contains("chain FORWARD of table ip filter")).expect("told");
@@ -310,9 +298,9 @@ fn beside_a_chain_that_drops_everything_the_rule_to_add_is_told_and_works() {
     let done = Command::new("sh").args(["-c", rule]).status().expect("sh");
     assert!(done.success(), "{rule}");
     reaches("web", "203.0.113.2");
-    let outcome = run_well(&["--attach", "none", "apply", write_config(FILE)]);
+    let outcome = run_well(&["--attach", "none", "apply", write_config(&docker0())]);
     assert_eq!(outcome.stderr, "");
-    run_well(&["--attach", "none", "destroy", write_config(FILE)]);
+    run_well(&["--attach", "none", "destroy", write_config(&docker0())]);
 }
 
 #[test]
@@ -320,7 +308,7 @@ fn without_nft_the_rest_works_and_says_what_is_off() {
     let _host = host_with_outside();
     let apply = || {
         let mut command = Command::new(binary());
-        command.args(["--attach", "none", "apply", write_config(FILE)]).env("PATH", "/nowhere");
+        command.args(["--attach", "none", "apply", write_config(&docker0())]).env("PATH", "/nowhere");
         command.env("NO_COLOR", "1").output().expect("netns-monitor")
     };
     let output = apply();
@@ -334,7 +322,7 @@ fn without_nft_the_rest_works_and_says_what_is_off() {
     assert!(!pings("web", "203.0.113.2"), "nothing is forwarded without rules that say what");
     assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/conf/up0/forwarding").expect("a switch"), "0\n");
     assert_eq!(String::from_utf8_lossy(&apply().stdout), "nothing to do\n");
-    run_well(&["--attach", "none", "apply", write_config(FILE)]);
+    run_well(&["--attach", "none", "apply", write_config(&docker0())]);
     reaches("web", "203.0.113.2");
-    run_well(&["--attach", "none", "destroy", write_config(FILE)]);
+    run_well(&["--attach", "none", "destroy", write_config(&docker0())]);
 }

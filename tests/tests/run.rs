@@ -178,10 +178,15 @@ fn beside_an_agent_the_first_packet_is_counted_and_everything_goes() {
     assert_eq!(counted("receive", "arp", "other"), Some(1.0));
     kill(Pid::from_raw(sender.id().cast_signed()), Signal::SIGTERM).expect("it runs");
     assert_eq!(sender.wait().expect("its status").code(), Some(143));
-    let mut long = start(&["run", "--network", "nm0", "--name", "long", "--", "sleep", "60"]);
-    until(SOON, "the agent counts it", || {
-        agent.metrics().value("netns_interface_attached", &[("netns", "long"), ("mode", "tcx")])
-    });
+    let script = "echo > /run/started; exec sleep 60";
+    let mut long = start(&["run", "--network", "nm0", "--name", "long", "--", "sh", "-c", script]);
+    until(SOON, "it runs", || Path::new("/run/started").exists().then_some(()));
+    let attached = [("netns", "long"), ("mode", "tcx")];
+    assert_eq!(
+        agent.metrics().value("netns_interface_attached", &attached),
+        Some(1.0),
+        "counted before that"
+    );
     kill(Pid::from_raw(long.id().cast_signed()), Signal::SIGTERM).expect("it runs");
     assert_eq!(long.wait().expect("its status").code(), Some(143));
     assert_eq!(namespaces(), ["blue"]);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::print;
 use crate::{agent::Failure, config};
@@ -23,8 +23,22 @@ enum What {
     },
     /// Print the JSON schema of the file
     Schema,
-    /// Print a commented example
-    Example,
+    /// Print a commented example: everything there is, one pair as it is made by hand, or what a container engine sets up
+    Example {
+        /// Which
+        #[arg(value_enum, default_value_t = Example::All)]
+        which: Example,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Example {
+    /// Every key, explained
+    All,
+    /// A namespace and a veth pair, beside the lines of `ip` they replace
+    Article,
+    /// A bridge, three namespaces apart from each other, NAT and a published port
+    Docker0,
 }
 
 pub(super) fn run(Options { what }: &Options) -> Result<(), Failure> {
@@ -40,6 +54,10 @@ pub(super) fn run(Options { what }: &Options) -> Result<(), Failure> {
             ))
         }
         What::Schema => print(&config::schema()),
-        What::Example => print(config::EXAMPLE),
+        What::Example { which } => print(match which {
+            Example::All => config::EXAMPLE,
+            Example::Article => config::ARTICLE,
+            Example::Docker0 => config::DOCKER0,
+        }),
     }
 }

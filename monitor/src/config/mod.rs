@@ -11,6 +11,12 @@ use crate::topology::Topology;
 /// A commented example, which is valid.
 pub const EXAMPLE: &str = include_str!("example.toml");
 
+/// A namespace and a veth pair, as everybody makes them by hand first.
+pub const ARTICLE: &str = include_str!("article.toml");
+
+/// What a container engine sets up.
+pub const DOCKER0: &str = include_str!("docker0.toml");
+
 /// The topology of the demonstration.
 pub const DEMO: &str = include_str!("demo.toml");
 
