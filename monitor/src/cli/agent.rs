@@ -10,9 +10,9 @@ use crate::agent::{self, Failure};
 /// Options of `agent`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The file that says what shall be (TOML; see `netns-monitor config example`)
+    /// The file that says what shall be (TOML; see `netns-monitor config example`); without one it makes nothing, and watches
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
     /// Where metrics are served; may be given more than once
     #[arg(long = "web.listen-address", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10490")]
     listen: Vec<SocketAddr>,
@@ -28,7 +28,7 @@ pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
     let Options { config, listen, once, cleanup } = options;
     agent::run(agent::Options {
         host: global.host(),
-        source: agent::Source::File(config),
+        source: config.map_or(agent::Source::Text("no file", ""), agent::Source::File),
         listen,
         once,
         cleanup,
