@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "agent",
         &[
             "config",
+            "discover",
             "topology",
             "netns",
             "reconcile",
@@ -41,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "agent",
             "config",
+            "discover",
             "topology",
             "netns",
             "reconcile",
