@@ -7,7 +7,7 @@ use monitor_tests::{
     agent::{run, run_well, write_config},
     host::{TestHost, ip, run as program},
     oracle::{links, pins, stats},
-    poll::{SOON, until},
+    poll::{SOON, until, until_equal},
 };
 use serde_json::Value;
 
@@ -48,8 +48,10 @@ fn the_walk_by_hand_is_one_file() {
     program("ip", "netns exec test_ns ping -c 3 -i 0.2 -W 5 10.1.1.2");
     program("ip", "netns exec test_ns ping -c 1 -W 5 127.0.0.1");
     assert!(ip("-n test_ns route show").contains("default via 10.1.1.2"));
-    let kernels = stats("veth0");
-    assert_eq!(skbs(), [kernels.tx_packets, kernels.rx_packets], "counted to the packet");
+    until_equal(SOON, "counted to the packet", || {
+        let kernels = stats("veth0");
+        (skbs(), [kernels.tx_packets, kernels.rx_packets])
+    });
     let shown: Value = serde_json::from_str(&run_well(&["show", "test_ns", "--json"]).stdout).expect("JSON");
     let classes = shown["protocols"].as_array().expect("classes");
     let icmp = classes.iter().find(|class| class["class"] == "ipv4 icmp").expect("ICMP");
@@ -75,4 +77,28 @@ fn a_namespace_made_by_hand_is_wired_by_the_same_file_and_stays() {
     assert!(ip("netns list").starts_with("test_ns"), "it was not ours");
     assert!(ip("-n test_ns -br link show lo").contains("DOWN"), "as it was");
     ip("netns delete test_ns");
+}
+
+/// Forty namespaces take more steps than one can follow: a terminal gets a bar, everybody else each line.
+#[test]
+fn a_long_plan_shows_a_bar_on_a_terminal_and_each_step_elsewhere() {
+    let _host = TestHost::quiet();
+    let many: String = (0..40).map(|number| format!("[[namespace]]\nname = \"n{number}\"\n")).collect();
+    let file = write_config(&many);
+    let on_terminal = |arguments: &str| {
+        let binary = monitor_tests::agent::binary();
+        let command = format!("{} --watch.source named --attach none {arguments} {file}", binary.display());
+        let output = std::process::Command::new("script").args(["-qec", &command, "/dev/null"]).output();
+        String::from_utf8_lossy(&output.expect("script").stdout).into_owned()
+    };
+    let lines = |text: &str| text.lines().filter(|line| line.starts_with("ip netns add n")).count();
+    let plain = run_well(&["--attach", "none", "apply", file]).stdout;
+    assert_eq!(lines(&plain), 40, "{plain}");
+    run_well(&["--attach", "none", "destroy", file]);
+    let drawn = on_terminal("apply");
+    assert!(drawn.contains("/80") && drawn.contains("80 steps done") && lines(&drawn) == 0, "{drawn:?}");
+    on_terminal("destroy");
+    assert_eq!(lines(&on_terminal("apply --verbose")), 40);
+    run_well(&["--attach", "none", "destroy", file]);
+    assert_eq!(ip("netns list"), "");
 }

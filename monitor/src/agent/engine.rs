@@ -203,7 +203,11 @@ impl Engine {
     ///
     /// # Errors
     /// The stage that failed. What the steps before had done is undone.
-    pub fn pass(&self, topology: &Topology, progress: &mut dyn FnMut(&Step)) -> Result<Pass, PassError> {
+    pub fn pass(
+        &self,
+        topology: &Topology,
+        progress: &mut dyn FnMut(usize, &Step),
+    ) -> Result<Pass, PassError> {
         let _one_at_a_time = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
         self.count_drops();
         // Commands that live keep what they have; those that ended are not wanted any more.
@@ -223,7 +227,8 @@ impl Engine {
         let steps = plan::plan(topology, &observed, options).map_err(at("plan"))?;
         if !steps.is_empty() {
             let mut performer = Performer::new(self, topology).map_err(at("execute"))?;
-            execute::execute(&steps, &mut performer, &mut |_, step| progress(step)).map_err(at("execute"))?;
+            execute::execute(&steps, &mut performer, &mut |_, step| progress(steps.len(), step))
+                .map_err(at("execute"))?;
             drop(performer);
             observed = self.observe(topology).map_err(at("observe"))?;
             self.retire(&observed).map_err(at("retire"))?;
@@ -275,7 +280,7 @@ impl Engine {
         observed.host_routes.clear();
         let steps =
             plan::plan(part, &observed, PlanOptions { attach: self.probes.is_some() }).map_err(at("plan"))?;
-        self.take_down(&steps, part, &mut |step| debug!("{}", step.title()))
+        self.take_down(&steps, part, &mut |_, step| debug!("{}", step.title()))
     }
 
     /// Wires the namespace of a command, and changes nothing else.
@@ -291,7 +296,11 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::pass`].
-    pub fn destroy(&self, topology: &Topology, progress: &mut dyn FnMut(&Step)) -> Result<usize, PassError> {
+    pub fn destroy(
+        &self,
+        topology: &Topology,
+        progress: &mut dyn FnMut(usize, &Step),
+    ) -> Result<usize, PassError> {
         let observed = self.observe(topology).map_err(at("observe"))?;
         let steps = plan::teardown(topology, &observed);
         self.take_down(&steps, topology, progress)?;
@@ -310,7 +319,7 @@ impl Engine {
     pub fn remove_everything(&self) -> Result<(), PassError> {
         let observed = self.observe(&Topology::default()).map_err(at("observe"))?;
         let steps = plan::teardown_all(&observed);
-        self.take_down(&steps, &Topology::default(), &mut |step| info!("{}", step.title()))?;
+        self.take_down(&steps, &Topology::default(), &mut |_, step| info!("{}", step.title()))?;
         self.forget().map_err(at("retire"))
     }
 
@@ -318,10 +327,11 @@ impl Engine {
         &self,
         steps: &[Step],
         topology: &Topology,
-        progress: &mut dyn FnMut(&Step),
+        progress: &mut dyn FnMut(usize, &Step),
     ) -> Result<(), PassError> {
         let mut performer = Performer::new(self, topology).map_err(at("execute"))?;
-        execute::execute(steps, &mut performer, &mut |_, step| progress(step)).map_err(at("execute"))
+        execute::execute(steps, &mut performer, &mut |_, step| progress(steps.len(), step))
+            .map_err(at("execute"))
     }
 
     /// Takes programs, maps and pins away, a bpffs that we mounted, and the run directory.

@@ -166,7 +166,7 @@ impl Source {
 pub fn run(options: Options) -> Result<(), Failure> {
     let topology = options.source.load()?;
     if options.once {
-        let steps = Engine::open(&options.host)?.pass(&topology, &mut |step| info!("{step}"))?.steps;
+        let steps = Engine::open(&options.host)?.pass(&topology, &mut |_, step| info!("{step}"))?.steps;
         info!("{steps} steps done");
         return Ok(());
     }

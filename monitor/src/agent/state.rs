@@ -61,7 +61,7 @@ impl State {
     /// One pass of the engine, recorded. Blocks.
     pub(super) fn pass(&self, topology: &Topology) -> Result<(), Failure> {
         let began = Instant::now();
-        let done = self.engine.pass(topology, &mut |step| info!("{}", step.title()));
+        let done = self.engine.pass(topology, &mut |_, step| info!("{}", step.title()));
         let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
         passes.record(began.elapsed().as_secs_f64());
         match done {

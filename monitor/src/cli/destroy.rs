@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Global, print};
+use super::{Global, print, progress::Progress};
 use crate::{
     agent::{Failure, engine::Engine},
     config,
@@ -15,12 +15,18 @@ use crate::{
 pub(super) struct Options {
     /// The file whose namespaces, links and bridges go, where this agent made them
     file: PathBuf,
+    /// Print every step, also on a terminal that would show a bar
+    #[arg(long, short)]
+    verbose: bool,
 }
 
-pub(super) fn run(global: &Global, Options { file }: &Options) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, Options { file, verbose }: &Options) -> Result<(), Failure> {
     let topology = config::load(file)?;
     let engine = Engine::open(&global.host())?;
-    match engine.destroy(&topology, &mut |step| print(&format!("{step}\n")).unwrap_or(()))? {
+    let mut progress = Progress::new(*verbose);
+    let steps = engine.destroy(&topology, &mut |of, step| progress.step(of, step))?;
+    progress.done(steps);
+    match steps {
         0 => print("nothing to do\n"),
         _ => Ok(()),
     }

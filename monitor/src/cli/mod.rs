@@ -12,6 +12,7 @@ mod gc;
 mod holders;
 mod ls;
 mod plan;
+mod progress;
 mod run;
 mod show;
 mod table;

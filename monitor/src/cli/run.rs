@@ -186,7 +186,7 @@ fn clear(host: &Host, runs: &Runs, run: &Run) -> Result<(), Failure> {
         if RunLock::holder(&host.run_dir).is_none() {
             match Engine::open(host) {
                 Ok(engine) => {
-                    engine.destroy(&run.topology(), &mut |_| {})?;
+                    engine.destroy(&run.topology(), &mut |_, _| {})?;
                     drop(engine);
                     runs.remove(&run.name)?;
                     tidy(host, runs);

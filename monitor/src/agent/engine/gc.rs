@@ -105,7 +105,8 @@ impl Engine {
             // Its counts are retired below, with everything else.
             let observed = self.observe(&run.topology())?;
             let steps = plan::teardown(&run.topology(), &observed);
-            let removed = self.take_down(&steps, &run.topology(), &mut |_| {}).map_err(|error| error.failure);
+            let removed =
+                self.take_down(&steps, &run.topology(), &mut |_, _| {}).map_err(|error| error.failure);
             outcome =
                 outcome.and(removed).and_then(|()| Ok(Runs::new(&self.host.run_dir).remove(&run.name)?));
         }
