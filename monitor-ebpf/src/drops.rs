@@ -117,7 +117,7 @@ fn watched(net: u64) -> Option<u64> {
     };
     let key = NetnsKey { cookie, inum: read::<u32>(net, NET_INUM.load())?, reserved: 0 };
     // SAFETY: user space alone writes the value, once, before the namespace is watched.
-    WATCHED.get_ptr(&key).map(|number| unsafe { *number })
+    WATCHED.get_ptr(key).map(|number| unsafe { *number })
 }
 
 /// A pointer out of a kernel structure; 0 where there is none.
@@ -135,12 +135,12 @@ fn read<T>(base: u64, offset: u32) -> Option<T> {
 #[inline(always)]
 fn count(netns: u64, location: u64, reason: u32) {
     let place = PlaceKey { netns, location, reason, reserved: 0 };
-    if let Some(count) = PLACES.get_ptr_mut(&place) {
+    if let Some(count) = PLACES.get_ptr_mut(place) {
         return add(count);
     }
     // Another CPU may be first, or the table full.
-    let _inserted = PLACES.insert(&place, &0, BPF_NOEXIST.into());
-    match PLACES.get_ptr_mut(&place) {
+    let _inserted = PLACES.insert(place, 0, BPF_NOEXIST.into());
+    match PLACES.get_ptr_mut(place) {
         Some(count) => add(count),
         None => count_reason(netns, reason),
     }
@@ -149,14 +149,14 @@ fn count(netns: u64, location: u64, reason: u32) {
 #[inline(always)]
 fn count_reason(netns: u64, reason: u32) {
     let key = ReasonKey { netns, reason, reserved: 0 };
-    if let Some(count) = REASONS.get_ptr_mut(&key) {
+    if let Some(count) = REASONS.get_ptr_mut(key) {
         return add(count);
     }
-    let _inserted = REASONS.insert(&key, &0, BPF_NOEXIST.into());
-    if let Some(count) = REASONS.get_ptr_mut(&key) {
+    let _inserted = REASONS.insert(key, 0, BPF_NOEXIST.into());
+    if let Some(count) = REASONS.get_ptr_mut(key) {
         return add(count);
     }
-    match REASONS.get_ptr_mut(&ReasonKey { netns, reason: REST, reserved: 0 }) {
+    match REASONS.get_ptr_mut(ReasonKey { netns, reason: REST, reserved: 0 }) {
         Some(count) => add(count),
         None => count_other(reason),
     }
