@@ -294,7 +294,7 @@ impl Watching {
                 let more = look(&engine, &state, &heard);
                 let rest = if more { Duration::ZERO } else { engine.watch_wait() };
                 // Under a storm of events, at most half of the time is spent looking.
-                heard = ear.wait(rest, LOOK_SETTLE.max(began.elapsed()));
+                heard = ear.wait(rest, LOOK_SETTLE, began.elapsed());
             }
         };
         let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(run);

@@ -132,6 +132,8 @@ pub(super) struct Watcher {
     named: Vec<Sighting>,
     running: Vec<Sighting>,
     held: Vec<Sighting>,
+    /// Whether a namespace was entered since the host's links were listed.
+    entered: bool,
     /// Numbers that nothing shows the namespace of; they were searched for.
     unknown: BTreeSet<i32>,
     pace: Paces,
@@ -161,6 +163,7 @@ impl Watcher {
             named: Vec::new(),
             running: Vec::new(),
             held: Vec::new(),
+            entered: false,
             unknown: BTreeSet::new(),
             pace: Paces {
                 full: Pace::new(FULL, SHARE / 2),
@@ -213,6 +216,10 @@ impl Watcher {
             self.look_at_held()?;
             self.visit(false, &BTreeSet::new())?;
             self.unknown = self.strangers();
+        }
+        // After the namespaces: of a pair whose one end was seen there, the other is seen here, unless it is elsewhere.
+        if std::mem::take(&mut self.entered) {
+            self.host_links = self.netlink.links(None).context("cannot list the host's links")?;
         }
         self.bury(full || heard.host);
         self.name(before);
@@ -329,6 +336,7 @@ impl Watcher {
         if cookie == self.host.cookie {
             return;
         }
+        self.entered = true;
         // An inode that was used again: whoever had it is gone.
         self.known.retain(|other, known| known.inode != inode || *other == cookie);
         let before = self.known.remove(&cookie);

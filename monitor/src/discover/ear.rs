@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -104,19 +104,22 @@ impl Ear {
         Waker(std::sync::Arc::clone(&self.waker))
     }
 
-    /// Waits for a change, at most so long; what comes within `settle` after it is taken with it.
-    pub fn wait(&mut self, most: Duration, settle: Duration) -> Heard {
+    /// Waits for a change, at most so long; what comes within `settle` after it is taken with it, and whatever comes within
+    /// `rest` from now: however many changes there are, it returns.
+    pub fn wait(&mut self, most: Duration, settle: Duration, rest: Duration) -> Heard {
+        let rested = Instant::now() + rest;
         let mut heard = self.wait_once(most);
-        if !heard.is_empty() {
-            loop {
-                let more = self.wait_once(settle);
-                if more.is_empty() {
-                    break;
-                }
-                heard.add(more);
-            }
+        if heard.is_empty() || heard.woken {
+            return heard;
         }
-        heard
+        let end = rested.max(Instant::now() + settle);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return heard;
+            }
+            heard.add(self.wait_once(left));
+        }
     }
 
     fn wait_once(&mut self, most: Duration) -> Heard {
