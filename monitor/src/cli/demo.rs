@@ -47,6 +47,8 @@ pub(super) fn run(global: &Global, Options { listen, seconds }: &Options) -> Res
     if host.run_dir == Path::new("/run/netns-monitor") {
         host.run_dir = PathBuf::from("/run/netns-monitor-demo");
     }
+    // Its own namespaces are all it is about: those of others are left alone.
+    host.sources.clear();
     let netns_dir = host.netns_dir.clone();
     let seconds = seconds.map(Duration::from_secs);
     agent::run(agent::Options {
