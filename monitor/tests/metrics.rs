@@ -346,7 +346,7 @@ fn lost() -> Lost {
             entries: 5,
             limit: 100,
             drops: Some(6),
-            early_drops: None,
+            early_drops: Some(1),
             insert_failures: Some(0),
         }),
     };
