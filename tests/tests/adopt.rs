@@ -8,7 +8,7 @@ use std::{
 };
 
 use monitor_tests::{
-    agent::{run, run_well, write_config},
+    agent::{UNCOUNTED, apply, destroy, run, run_well, write_config},
     host::{TestHost, inside, ip, run as program},
 };
 
@@ -30,19 +30,6 @@ route = [
 rule = [{ priority = 1000, from = "198.51.100.0/24", fwmark = 7, table = 300 }]
 neighbour = [{ address = "198.51.100.9", mac = "02:00:00:00:00:09", dev = "eth0" }]
 "#;
-
-const UNCOUNTED: [&str; 2] = ["--attach", "none"];
-
-fn apply(file: &str) {
-    let [flag, value] = UNCOUNTED;
-    run_well(&[flag, value, "apply", write_config(file)]);
-    assert_eq!(run_well(&[flag, value, "plan", write_config(file)]).stdout, "", "once is enough");
-}
-
-fn destroy(file: &str) {
-    let [flag, value] = UNCOUNTED;
-    run_well(&[flag, value, "destroy", write_config(file)]);
-}
 
 /// What `ip` and sysctl(8) show of a namespace.
 fn state(netns: &str) -> String {

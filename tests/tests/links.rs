@@ -7,23 +7,10 @@ use monitor::{
     topology::{names::LinkId, step::Step},
 };
 use monitor_tests::{
-    agent::{run, run_well, write_config},
+    agent::{UNCOUNTED, apply, destroy, run, run_well, write_config},
     host::{TestHost, ip, run as program},
     poll::{SOON, until},
 };
-
-const UNCOUNTED: [&str; 2] = ["--attach", "none"];
-
-fn apply(file: &str) {
-    let [flag, value] = UNCOUNTED;
-    run_well(&[flag, value, "apply", write_config(file)]);
-    assert_eq!(run_well(&[flag, value, "plan", write_config(file)]).stdout, "", "once is enough");
-}
-
-fn destroy(file: &str) {
-    let [flag, value] = UNCOUNTED;
-    run_well(&[flag, value, "destroy", write_config(file)]);
-}
 
 /// A host with a wire to a namespace that plays the outside; its own end is `up0`.
 fn host_with_wire() -> TestHost {

@@ -32,9 +32,13 @@ pub(super) fn lost(
 
 fn packet_drops(namespaces: &[NetnsSample], readings: DropReadings) -> PacketDrops {
     let DropReadings { namespaces: drops, host, other, gone, missed } = readings;
+    let labels: BTreeMap<Cookie, &String> =
+        namespaces.iter().map(|netns| (netns.cookie, &netns.label)).collect();
     let label = |cookie: Cookie| {
-        let known = namespaces.iter().find(|netns| netns.cookie == cookie);
-        known.map(|netns| netns.label.clone()).or_else(|| (host == Some(cookie)).then(|| HOST.to_owned()))
+        labels
+            .get(&cookie)
+            .map(|label| (*label).clone())
+            .or_else(|| (host == Some(cookie)).then(|| HOST.to_owned()))
     };
     let mut netns: BTreeMap<_, _> =
         drops.into_iter().filter_map(|(cookie, drops)| Some((label(cookie)?, drops.reasons))).collect();

@@ -21,7 +21,7 @@ use crate::{
     discover::{
         self, Container, Pace, Processes, Scope, Sighting, Source,
         ear::Heard,
-        engines::Engines,
+        engines::{Answers, Engines, Questions},
         label::{Label, distinct, label},
         netlink::{Link, Netlink},
     },
@@ -29,7 +29,10 @@ use crate::{
     probe::{Side, Target},
     reconcile::figures,
     sample::NetnsState,
-    topology::{figures::Figures, names::Cookie},
+    topology::{
+        figures::Figures,
+        names::{Cookie, NsName},
+    },
 };
 
 /// Everything is looked at anew at least that often, unless that takes more than its share of a core.
@@ -90,6 +93,15 @@ pub struct WatchedLink {
     pub peer: Option<(Option<Cookie>, String)>,
 }
 
+impl Watched {
+    /// Marks those that lost their name and are ours all the same, as `owns` says.
+    pub fn mark_owned(&mut self, owns: impl Fn(&NsName, Cookie) -> bool) {
+        for netns in self.namespaces.iter_mut().filter(|netns| netns.state == NetnsState::Detached) {
+            netns.owned = netns.label.parse().is_ok_and(|name| owns(&name, netns.cookie));
+        }
+    }
+}
+
 impl WatchedNetns {
     /// Everything to be counted in it.
     pub fn targets(&self) -> impl Iterator<Item = Target> {
@@ -146,7 +158,7 @@ struct Paces {
 }
 
 impl Watcher {
-    /// Opened by a thread in the host's namespace; looks at nothing yet. `labels` are those of an earlier life.
+    /// Opened by a thread in the host's namespace; looks at nothing yet.
     ///
     /// # Errors
     /// The kernel gives no socket, or no cookies.
@@ -185,17 +197,17 @@ impl Watcher {
         process.unwrap_or(Duration::MAX).min(full.wait())
     }
 
-    /// Looks at what was heard of, and at what is due. `before` gives labels of an earlier life, by cookie.
+    /// Looks at what was heard of, and at what is due; at everything where `full` says so. `before` gives labels of an earlier life, by cookie.
     ///
     /// # Errors
     /// There is no `/proc`, or the kernel does not answer.
     pub(super) fn look(
         &mut self,
         heard: &Heard,
+        full: bool,
         before: &dyn Fn(Cookie) -> Option<String>,
     ) -> anyhow::Result<Watched> {
         let began = Instant::now();
-        let full = self.is_due(heard);
         if full || heard.mounts {
             self.named = discover::named(&self.scope).context("cannot read the table of mounts")?;
         }
@@ -230,15 +242,17 @@ impl Watcher {
         Ok(watched)
     }
 
-    /// Asks engines for the names of containers that are new. Says whether there are new names. May take seconds.
-    pub(super) fn learn(&mut self) -> bool {
+    /// Containers whose names are to be asked for.
+    pub(super) fn questions(&mut self) -> Questions {
         let all = self.known.values().flat_map(|known| &known.sightings);
         let ids: BTreeSet<&str> =
             all.filter_map(|seen| Some(seen.group.container.as_ref()?.id.as_str())).collect();
-        let named = |engines: &Engines| ids.iter().filter(|id| engines.name(id).is_some()).count();
-        let before = named(&self.engines);
-        self.engines.learn(ids.iter().copied());
-        named(&self.engines) != before
+        self.engines.questions(ids.into_iter())
+    }
+
+    /// Notes what engines answered; says whether there are new names.
+    pub(super) fn note(&mut self, answers: Answers) -> bool {
+        self.engines.note(answers)
     }
 
     fn look_at_processes(&mut self) -> anyhow::Result<()> {
@@ -389,12 +403,8 @@ impl Watcher {
         });
         let ends = Ends::new(&self.host_links, places.collect());
         let doubts = ends.doubts();
-        let mut wires = ends.wires(&BTreeMap::new());
-        if !doubts.is_empty() {
-            let ways = |cookie: &Cookie| self.known.get(cookie).and_then(|known| known.way.clone());
-            let answers = ask_for_numbers(&doubts, &ways)?;
-            wires = ends.wires(&answers);
-        }
+        let ways = |cookie: &Cookie| self.known.get(cookie).and_then(|known| known.way.clone());
+        let wires = ends.wires(&ask_for_numbers(&doubts, &ways)?);
         let namespaces = self.known.iter().map(|(cookie, known)| {
             let links = known.links.iter().map(|link| {
                 let (side, peer) = wires.get(&(*cookie, link.ifindex)).cloned().unwrap_or_default();

@@ -9,6 +9,7 @@ use crate::{
     topology::{
         Route,
         names::{IfName, LinkId, Place},
+        step::{At, In},
     },
 };
 
@@ -179,18 +180,12 @@ impl Scene {
 
 /// `ip`, or `ip -n NETNS`.
 pub fn ip(place: &Place) -> String {
-    match place {
-        Place::Host => "ip".to_owned(),
-        Place::Netns(netns) => format!("ip -n {netns}"),
-    }
+    At(place).to_string()
 }
 
 /// Nothing, or `ip netns exec NETNS `.
 pub fn within(place: &Place) -> String {
-    match place {
-        Place::Host => String::new(),
-        Place::Netns(netns) => format!("ip netns exec {netns} "),
-    }
+    In(place).to_string()
 }
 
 /// `the host`, or the name of the namespace.

@@ -38,23 +38,49 @@ impl Engines {
         self.names.get(id).and_then(|(name, _)| name.clone())
     }
 
-    /// Asks for the names of containers that are not known yet, and forgets those of others. Blocks.
-    pub fn learn<'a>(&mut self, ids: impl Iterator<Item = &'a str>) {
+    /// Of these containers, those whose names are to be asked for; what is known of others is forgotten.
+    pub fn questions<'a>(&mut self, ids: impl Iterator<Item = &'a str>) -> Questions {
         let mut before = std::mem::take(&mut self.names);
-        let sockets: Vec<_> = self.sockets.iter().filter(|path| path.exists()).cloned().collect();
+        let fresh = |(name, asked): &(Option<String>, Instant)| name.is_some() || asked.elapsed() < AGAIN;
+        let mut asked = Vec::new();
         for id in ids {
-            if self.names.contains_key(id) {
-                continue;
+            match before.remove(id).filter(fresh) {
+                Some(known) => drop(self.names.insert(id.to_owned(), known)),
+                None => asked.push(id.to_owned()),
             }
-            let known = before.remove(id);
-            let fresh = |(name, asked): &(Option<String>, Instant)| name.is_some() || asked.elapsed() < AGAIN;
-            let known = known.filter(fresh);
-            let asked = known.unwrap_or_else(|| {
-                let name = sockets.iter().find_map(|socket| ask(socket, id));
-                (name, Instant::now())
-            });
-            self.names.insert(id.to_owned(), asked);
         }
+        Questions { sockets: self.sockets.clone(), ids: asked }
+    }
+
+    /// Notes what was answered; says whether there are names among it.
+    pub fn note(&mut self, Answers(answers): Answers) -> bool {
+        let named = answers.iter().any(|(_, name)| name.is_some());
+        self.names.extend(answers.into_iter().map(|(id, name)| (id, (name, Instant::now()))));
+        named
+    }
+}
+
+/// Containers whose names are to be asked for.
+#[derive(Debug)]
+pub struct Questions {
+    sockets: Vec<PathBuf>,
+    ids: Vec<String>,
+}
+
+/// What engines answered.
+#[derive(Debug)]
+pub struct Answers(Vec<(String, Option<String>)>);
+
+impl Questions {
+    /// Asks. Blocks, for seconds where an engine does not answer.
+    pub fn ask(self) -> Answers {
+        let Self { sockets, ids } = self;
+        let there: Vec<_> = sockets.iter().filter(|path| path.exists()).collect();
+        let ask = |id: String| {
+            let name = there.iter().find_map(|socket| ask(socket, &id));
+            (id, name)
+        };
+        Answers(ids.into_iter().map(ask).collect())
     }
 }
 

@@ -460,7 +460,7 @@ fn family(rule: &Rule) -> &'static str {
 }
 
 /// `ip`, or `ip -n NETNS`.
-struct At<'a>(&'a Place);
+pub struct At<'a>(pub &'a Place);
 
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -472,7 +472,7 @@ impl fmt::Display for At<'_> {
 }
 
 /// Nothing, or `ip netns exec NETNS `.
-struct In<'a>(&'a Place);
+pub struct In<'a>(pub &'a Place);
 
 impl fmt::Display for In<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

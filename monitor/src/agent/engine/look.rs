@@ -20,7 +20,7 @@ use crate::{
     netns,
     probe::{self, Attached, Reading, Readings},
     reconcile::Kernel,
-    sample::{AgentSample, Counts, NetnsState},
+    sample::{AgentSample, Counts},
     topology::{
         Observed, Topology, allocate,
         names::{IfName, LinkId, NsName, Place},
@@ -95,13 +95,12 @@ impl Look {
             let is_it = |target: &&probe::Target| target.cookie == cookie;
             targets.iter().find(is_it).map(|target| target.netns.clone())
         };
-        let mut watched = watcher.look(&Heard::default(), &before)?;
-        if watcher.learn() {
-            watched = watcher.look(&Heard::default(), &before)?;
+        let mut watched = watcher.look(&Heard::default(), true, &before)?;
+        let answers = watcher.questions().ask();
+        if watcher.note(answers) {
+            watched = watcher.look(&Heard::default(), false, &before)?;
         }
-        for netns in watched.namespaces.iter_mut().filter(|netns| netns.state == NetnsState::Detached) {
-            netns.owned = netns.label.parse().is_ok_and(|name| self.kernel.owns(&name, netns.cookie));
-        }
+        watched.mark_owned(|name, cookie| self.kernel.owns(name, cookie));
         let mut sample = assemble(&observed, &watched, readings, AgentSample::default());
         sample.lost = lost(&sample.namespaces, &observed, &watched, None);
         Ok(View { observed, watched, sample })

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,7 +18,6 @@ use crate::{
     discover::ear::Heard,
     netns::{self, Way},
     probe::{Enter, ProbeError, Probes, Side, Target},
-    sample::NetnsState,
     topology::names::{Cookie, NsName},
 };
 
@@ -86,11 +85,8 @@ impl Engine {
         let counted = self.probes.as_ref().map(Probes::targets).unwrap_or_default();
         let before =
             |cookie| counted.iter().find(|target| target.cookie == cookie).map(|target| target.netns.clone());
-        let mut watched = watcher.look(heard, &before)?;
-        for netns in watched.namespaces.iter_mut().filter(|netns| netns.state == NetnsState::Detached) {
-            let name = netns.label.parse::<NsName>();
-            netns.owned = name.is_ok_and(|name| self.kernel.owns(&name, netns.cookie));
-        }
+        let mut watched = watcher.look(heard, full, &before)?;
+        watched.mark_owned(|name, cookie| self.kernel.owns(name, cookie));
         let ways = watched.namespaces.iter().filter_map(|netns| Some((netns.cookie, netns.way.clone()?)));
         *self.watching.ways.write().unwrap_or_else(PoisonError::into_inner) = ways.collect();
         let watched = Arc::new(watched);
@@ -109,8 +105,10 @@ impl Engine {
 
     /// Asks engines for names of new containers; says whether there are new names. May take seconds, and holds up no pass.
     pub fn learn_names(&self) -> bool {
-        let mut watcher = self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner);
-        watcher.as_mut().is_some_and(Watcher::learn)
+        let watcher = || self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(questions) = watcher().as_mut().map(Watcher::questions) else { return false };
+        let answers = questions.ask();
+        watcher().as_mut().is_some_and(|watcher| watcher.note(answers))
     }
 
     fn count(
@@ -197,7 +195,7 @@ impl Engine {
         probes.attach(target)?;
         if removed {
             info!("{target}: an eBPF program of ours was gone, and is put back");
-            self.reattached.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.reattached.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
