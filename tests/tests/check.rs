@@ -140,6 +140,55 @@ fn rules_that_drop_are_told_wherever_they_are() {
 }
 
 #[test]
+fn a_rule_in_a_chain_that_is_jumped_to_is_told_once_and_what_never_left_is_not_counted() {
+    let _host = wired();
+    let inside = "ip netns exec blue nft";
+    shell(&format!(
+        "{inside} 'add table ip x; add chain ip x deep; add rule ip x deep icmp type {{ 0, 8 }} counter drop'"
+    ));
+    shell(&format!(
+        "{inside} 'add chain ip x c {{ type filter hook output priority 0; }}; add rule ip x c jump deep'"
+    ));
+    let outcome = check(&["blue"]);
+    let found = findings(&outcome);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let what = found[0]["what"].as_str().expect("text");
+    assert!(what.contains("of chain deep in table ip x of blue drops it (hook output)"), "{what}");
+    // Requests of blue were refused, and its answers dropped, before they came to the interface.
+    let report: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let rows = report["rows"].as_array().expect("rows").clone();
+    let asked = rows.iter().filter(|row| row["what"].as_str().is_some_and(|what| what.starts_with("eth0 →")));
+    assert!(asked.clone().count() > 0 && asked.clone().all(|row| row["sent"] == 0), "{rows:#?}");
+    shell(found[0]["mend"].as_str().expect("a line"));
+    until(SOON, "mended", || (check(&["blue"]).code == Some(0)).then_some(()));
+    run_well(&["destroy", write_config(FILE)]);
+    ip("netns delete outside");
+}
+
+#[test]
+fn a_file_tells_which_namespaces_are_missing_and_which_need_no_way_out() {
+    let _host = wired();
+    let file = format!(
+        "{FILE}\n[[namespace]]\nname = \"inner\"\ninterface = [{{ name = \"eth0\", bridge = \"nm0\", address = \"198.51.100.4/24\" }}]\n"
+    );
+    let args = ["inner", "--file", write_config(&file)];
+    let outcome = check(&args);
+    assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+    let found = findings(&outcome);
+    let said: Vec<&str> = found.iter().filter_map(|finding| finding["what"].as_str()).collect();
+    assert!(said.iter().any(|what| what.contains("namespace inner is missing")), "{said:#?}");
+    run_well(&["apply", write_config(&file)]);
+    until(SOON, "all is well", || (check(&args).code == Some(0)).then_some(()));
+    let report: Value = serde_json::from_str(&check(&args).stdout).expect("JSON");
+    let rows = report["rows"].as_array().expect("rows").clone();
+    let outside = rows.iter().find(|row| row["what"] == format!("outside {OUTSIDE}")).expect("a row");
+    assert_eq!(outside["result"], "no way out");
+    assert_eq!(check(&["inner"]).code, Some(1), "without a file it was asked for by name");
+    run_well(&["destroy", write_config(&file)]);
+    ip("netns delete outside");
+}
+
+#[test]
 fn a_pair_between_two_namespaces_is_asked_both_ways_and_bad_usage_is_told() {
     let _host = TestHost::new();
     let file = r#"

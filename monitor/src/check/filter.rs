@@ -1,7 +1,10 @@
 //! Whether rules that nft lists drop a packet: which of them counted it, else what they say. Pure, and cautious: what is not
 //! understood neither matches nor fails to.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -80,22 +83,19 @@ pub(super) fn holds(right: &Value, address: IpAddr) -> Option<bool> {
     }
 }
 
-/// The rule that counted as dropped between two listings: of those at these hooks, and in chains that are jumped to.
+/// The rule that counted as dropped between two listings: of those in chains that are run at these hooks.
 pub(super) fn counted(before: Option<&Value>, after: Option<&Value>, hooks: &[&str]) -> Option<Drop> {
+    let at = hooks_of_chains(after);
+    // Where nobody knows how a chain is come to, it may be from anywhere.
     let concerned = |rule: &Value| {
-        let (family, table, chain) = whose(rule)?;
-        let chains = things(after, "chain");
-        let found = chains.iter().find(|other| {
-            text(other, "family") == Some(family)
-                && text(other, "table") == Some(table)
-                && text(other, "name") == Some(chain)
-        });
-        let hook = found.and_then(|chain| text(chain, "hook"));
-        Some(hook.is_none_or(|hook| hooks.contains(&hook)))
+        whose(rule).is_some_and(|chain| match at.get(&chain) {
+            Some(found) => found.iter().any(|hook| hooks.contains(hook)),
+            None => true,
+        })
     };
     let rules = things(after, "rule");
     let dropping = rules.into_iter().filter(|rule| verdict(rule) == Some(Verdict::Drop));
-    for rule in dropping.filter(|rule| concerned(rule).unwrap_or_default()) {
+    for rule in dropping.filter(|rule| concerned(rule)) {
         if let Some(now) = packets(after, rule) {
             let earlier = things(before, "rule").into_iter().find(|old| same(old, rule));
             let earlier = earlier.and_then(|old| packets(before, old)).unwrap_or_default();
@@ -105,6 +105,49 @@ pub(super) fn counted(before: Option<&Value>, after: Option<&Value>, hooks: &[&s
         }
     }
     None
+}
+
+/// Family, table and name.
+type Chain<'a> = (&'a str, &'a str, &'a str);
+
+/// The hooks at which each chain is run: its own, and those of the chains that jump to it.
+fn hooks_of_chains(ruleset: Option<&Value>) -> BTreeMap<Chain<'_>, BTreeSet<&str>> {
+    let mut jumps: BTreeMap<Chain<'_>, BTreeSet<Chain<'_>>> = BTreeMap::new();
+    for rule in things(ruleset, "rule") {
+        let Some(from @ (family, table, _)) = whose(rule) else { continue };
+        let to = targets(rule).into_iter().map(|name| (family, table, name));
+        jumps.entry(from).or_default().extend(to);
+    }
+    let mut at: BTreeMap<Chain<'_>, BTreeSet<&str>> = BTreeMap::new();
+    for base in things(ruleset, "chain") {
+        let (Some(hook), Some(family), Some(table), Some(name)) =
+            (text(base, "hook"), text(base, "family"), text(base, "table"), text(base, "name"))
+        else {
+            continue;
+        };
+        let mut next = vec![(family, table, name)];
+        while let Some(chain) = next.pop() {
+            if at.entry(chain).or_default().insert(hook) {
+                next.extend(jumps.get(&chain).into_iter().flatten());
+            }
+        }
+    }
+    at
+}
+
+/// Chains that a rule jumps or goes to, also by a map.
+fn targets(thing: &Value) -> Vec<&str> {
+    match thing {
+        Value::Object(object) => object
+            .iter()
+            .flat_map(|(key, value)| match (key.as_str(), value.get("target").and_then(Value::as_str)) {
+                ("jump" | "goto", Some(target)) => vec![target],
+                _ => targets(value),
+            })
+            .collect(),
+        Value::Array(all) => all.iter().flat_map(targets).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// How much a named counter of a table rose.
@@ -477,6 +520,24 @@ mod tests {
         assert_eq!(counted(Some(&before), Some(&after), &["forward"]).unwrap().handle, Some(10));
         assert_eq!(counted(Some(&before), Some(&before), &["forward"]), None);
         assert_eq!(counted(Some(&before), Some(&after), &["input"]), None);
+    }
+
+    #[test]
+    fn a_chain_that_is_jumped_to_is_run_at_the_hook_of_the_one_that_jumps() {
+        let rules = |packets: u64| {
+            let drop = json!([{ "counter": { "packets": packets, "bytes": 0 } }, { "drop": null }]);
+            let map = json!([{ "vmap": { "key": { "meta": { "key": "iifname" } },
+                "data": { "set": [["nm0", { "jump": { "target": "other" } }]] } } }]);
+            let mut rules = ruleset("accept", &[map]);
+            let all = rules["nftables"].as_array_mut().unwrap();
+            all.push(json!({ "chain": { "family": "inet", "table": "t", "name": "other" } }));
+            all.push(json!({ "rule": { "family": "inet", "table": "t", "chain": "other", "handle": 20,
+                "expr": drop } }));
+            rules
+        };
+        let at = |hook| counted(Some(&rules(1)), Some(&rules(3)), &[hook]).map(|drop| drop.handle);
+        assert_eq!(at("forward"), Some(Some(20)));
+        assert_eq!(at("input"), None);
     }
 
     #[test]

@@ -73,8 +73,7 @@ impl Check<'_> {
         let before = (self.counts)()?;
         let answers = self.ask(&scene, &probes)?;
         let after = (self.counts)()?;
-        let count = u32::from(self.pace.count);
-        let counted = counted::compare(&probes, &answers, count, [&before, &after]);
+        let counted = counted::compare(&probes, &answers, [&before, &after]);
         let (last, verdicts) = self.judge(&mut scene, &probes, &answers)?;
         let lost = after.keys().filter(|link| self.is_selected(link) && scene.link(link).is_none());
         Ok(report::report(&report::Facts {

@@ -70,10 +70,12 @@ impl Report {
         self.findings.iter().all(|finding| !finding.fails)
     }
 
-    /// The finding's position; one that is there already is told once.
+    /// The finding's position; one that is there already is told once, also a rule that two probes met at different hooks.
     fn find(&mut self, cause: Cause, fails: bool) -> usize {
-        let same =
-            |finding: &Finding| (&finding.cause.what, &finding.cause.mend) == (&cause.what, &cause.mend);
+        let same = |Finding { cause: other, .. }: &Finding| {
+            let one_rule = [other.kind, cause.kind] == ["firewall"; 2] && cause.mend.is_some();
+            other.mend == cause.mend && (one_rule || other.what == cause.what)
+        };
         self.findings.iter().position(same).unwrap_or_else(|| {
             self.findings.push(Finding { cause, fails });
             self.findings.len() - 1
@@ -226,7 +228,7 @@ fn differences(report: &mut Report, facts: &Facts<'_>) {
     let told: BTreeSet<Option<String>> =
         report.findings.iter().map(|finding| finding.cause.mend.clone()).collect();
     let names = file.namespaces();
-    let selected = |netns: &&NsName| !facts.wanted.named || facts.wanted.namespaces.contains(netns);
+    let selected = |netns: &&NsName| !facts.wanted.named || facts.wanted.includes(netns);
     for netns in [None].into_iter().chain(names.iter().filter(selected).map(Some)) {
         let Some(cause) = file.cause(netns) else { continue };
         // A finding that mends all of it has told it.

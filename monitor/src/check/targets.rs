@@ -71,14 +71,25 @@ pub enum Unasked {
 pub struct Wanted {
     /// The namespaces.
     pub namespaces: Vec<NsName>,
+    /// Those that were asked for, and are not there.
+    pub absent: Vec<NsName>,
     /// Those of them that are ours or adopted: of these, links of others are not looked at.
     pub wired: BTreeSet<NsName>,
     /// Those whose `lo` the file wants down.
     pub without_lo: BTreeSet<NsName>,
     /// Addresses outside.
     pub outside: Vec<IpAddr>,
+    /// Addresses outside to which the file gives a namespace no way.
+    pub inward: BTreeSet<(NsName, IpAddr)>,
     /// Whether the namespaces were named one by one.
     pub named: bool,
+}
+
+impl Wanted {
+    /// Whether a namespace was asked for by name, there or not.
+    pub fn includes(&self, netns: &NsName) -> bool {
+        self.namespaces.contains(netns) || self.absent.contains(netns)
+    }
 }
 
 /// Every echo there is to send, in the order of the report.
@@ -93,7 +104,10 @@ pub fn probes(scene: &Scene, wanted: &Wanted) -> Vec<Probe> {
         interfaces.iter().for_each(|id| of.interface(id));
         of.gateways(&interfaces);
         of.neighbours(&interfaces, &wanted.namespaces);
-        wanted.outside.iter().for_each(|to| of.outside(&interfaces, *to, wanted.named));
+        for to in &wanted.outside {
+            let inward = wanted.inward.contains(&(netns.clone(), *to));
+            of.outside(&interfaces, *to, wanted.named, inward);
+        }
         // A pair between two namespaces is met twice.
         let met = |new: &Probe| probes.iter().any(|old: &Probe| old.is_same(new));
         let new: Vec<Probe> = of.probes.into_iter().filter(|probe| !met(probe)).collect();
@@ -249,7 +263,7 @@ impl Of<'_> {
         }
     }
 
-    fn outside(&mut self, interfaces: &[LinkId], to: IpAddr, named: bool) {
+    fn outside(&mut self, interfaces: &[LinkId], to: IpAddr, named: bool, inward: bool) {
         let place = Place::Netns(self.netns.clone());
         let routes = self.scene.routes.get(&place).map(Vec::as_slice).unwrap_or_default();
         let leads = |route: &&Route| route.to.contains(&to) && route.table == MAIN;
@@ -272,7 +286,7 @@ impl Of<'_> {
             nat::Nat::OthersAre => true,
             nat::Nat::Unknown => route.is_none(),
         };
-        let unasked = (hopeless && !named).then_some(Unasked::NoWayOut);
+        let unasked = (inward || hopeless && !named).then_some(Unasked::NoWayOut);
         self.put(What::Outside, &from, Some(to), None, to.is_ipv6(), unasked);
     }
 }

@@ -13,7 +13,10 @@ use crate::{
     },
     check::{Check, Report, Row, differs::File, ping::Pace, targets::Wanted},
     config, netns,
-    topology::{Observed, Topology, names::NsName},
+    topology::{
+        Observed, Topology,
+        names::{NsName, Place},
+    },
 };
 
 /// Between two echoes.
@@ -50,7 +53,8 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<ExitCode, Failur
     let look = Engine::look(&global.host())?;
     let there = netns::list(&global.netns_dir).map_err(anyhow::Error::from)?;
     let there: BTreeSet<NsName> = there.into_iter().map(|(name, _)| name).collect();
-    if let Some(unknown) = asked.iter().find(|name| !there.contains(name)) {
+    let in_file = |name: &NsName| topology.iter().any(|topology| has(topology, name));
+    if let Some(unknown) = asked.iter().find(|name| !there.contains(name) && !in_file(name)) {
         let known: Vec<String> = there.iter().map(ToString::to_string).collect();
         let known = if known.is_empty() {
             "there is none".to_owned()
@@ -60,7 +64,8 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<ExitCode, Failur
         return Err(Failure::Usage(format!("no namespace `{unknown}`; {known}")));
     }
     let observed = look.observe(&there)?;
-    let wanted = wanted(asked, topology.as_ref(), &observed, options);
+    let mut wanted = wanted(asked, topology.as_ref(), &observed, options);
+    (wanted.namespaces, wanted.absent) = wanted.namespaces.into_iter().partition(|name| there.contains(name));
     let file = match (topology, &options.file) {
         (Some(topology), Some(path)) => Some(difference(&look, topology, &path.display().to_string())?),
         _ => None,
@@ -87,6 +92,29 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<ExitCode, Failur
     Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn has(topology: &Topology, name: &NsName) -> bool {
+    topology.namespaces.iter().any(|netns| netns.name == *name)
+}
+
+/// Which of these addresses a file gives which namespaces no way to.
+fn inward(topology: &Topology, outside: &[IpAddr]) -> BTreeSet<(NsName, IpAddr)> {
+    let reaches = |name: &NsName, to: &IpAddr| {
+        let ends = topology.veths.iter().flat_map(|veth| [&veth.a, &veth.b]);
+        let mut ends = ends.filter(|end| end.link.place == Place::Netns(name.clone()));
+        ends.any(|end| end.addresses.iter().chain(&end.pools).any(|net| net.contains(to)))
+    };
+    let mut found = BTreeSet::new();
+    for netns in &topology.namespaces {
+        // Where a device or a rule is the namespace's own, it may have ways that are not in the file.
+        let closed = netns.rules.is_empty()
+            && !topology.inner.iter().any(|inner| inner.end.link.place == Place::Netns(netns.name.clone()));
+        let routed = |to: &IpAddr| netns.routes.iter().any(|route| route.to.contains(to));
+        let shut = outside.iter().filter(|to| closed && !routed(to) && !reaches(&netns.name, to));
+        found.extend(shut.map(|to| (netns.name.clone(), *to)));
+    }
+    found
+}
+
 /// Which namespaces, and what is known of them.
 fn wanted(asked: Vec<NsName>, topology: Option<&Topology>, observed: &Observed, options: &Options) -> Wanted {
     let wired: BTreeSet<NsName> = observed
@@ -95,14 +123,14 @@ fn wanted(asked: Vec<NsName>, topology: Option<&Topology>, observed: &Observed, 
         .filter(|(_, netns)| netns.owned || netns.adopted())
         .map(|(name, _)| name.clone())
         .collect();
-    let of_file = |name: &&NsName| {
-        topology.is_none_or(|topology| topology.namespaces.iter().any(|netns| netns.name == **name))
-    };
+    let of_file = |name: &&NsName| topology.is_none_or(|topology| has(topology, name));
     let named = !asked.is_empty();
     let namespaces = if named { asked } else { wired.iter().filter(of_file).cloned().collect() };
     let lo_down = topology.iter().flat_map(|topology| &topology.namespaces).filter(|netns| !netns.lo_up);
     Wanted {
         namespaces,
+        absent: Vec::new(),
+        inward: topology.map(|topology| inward(topology, &options.outside)).unwrap_or_default(),
         without_lo: lo_down.map(|netns| netns.name.clone()).collect(),
         wired,
         outside: options.outside.clone(),
