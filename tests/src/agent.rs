@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -19,6 +20,7 @@ use nix::{
 use crate::{
     exposition::Metrics,
     http,
+    pid_namespace::PidNamespace,
     poll::{SOON, until},
 };
 
@@ -29,6 +31,7 @@ const CONFIG: &str = "/run/test.toml";
 #[derive(Debug)]
 pub struct Agent {
     args: Vec<String>,
+    processes: Option<Rc<PidNamespace>>,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
@@ -74,7 +77,7 @@ pub fn write_config(text: &str) -> &'static str {
 /// # Panics
 /// When it has not ended soon.
 pub fn run(args: &[&str]) -> Outcome {
-    let mut child = command(args).stdout(Stdio::piped()).spawn().expect("netns-monitor");
+    let mut child = command(&binary(), &NAMED, args).stdout(Stdio::piped()).spawn().expect("netns-monitor");
     // Read beside waiting, or a full pipe would block it.
     let stdout = collect(child.stdout.take().expect("its output"));
     let stderr = collect(child.stderr.take().expect("its messages"));
@@ -93,11 +96,34 @@ pub fn run_well(args: &[&str]) -> Outcome {
     outcome
 }
 
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(binary());
-    // All tests share one /proc: by names alone an agent sees no more than its own host.
-    let sources = ["--watch.source", "named"];
-    if !args.contains(&sources[0]) {
+/// What keeps a test about wiring from waiting for programs to be attached.
+pub const UNCOUNTED: [&str; 2] = ["--attach", "none"];
+
+/// Applies a file without counting; once is enough.
+///
+/// # Panics
+/// When that fails, or leaves something to do.
+pub fn apply(file: &str) {
+    let [flag, value] = UNCOUNTED;
+    run_well(&[flag, value, "apply", write_config(file)]);
+    assert_eq!(run_well(&[flag, value, "plan", write_config(file)]).stdout, "", "once is enough");
+}
+
+/// Destroys what [`apply`] made.
+///
+/// # Panics
+/// When that fails.
+pub fn destroy(file: &str) {
+    let [flag, value] = UNCOUNTED;
+    run_well(&[flag, value, "destroy", write_config(file)]);
+}
+
+/// All tests share one /proc: by names alone an agent sees no more than its own host.
+const NAMED: [&str; 2] = ["--watch.source", "named"];
+
+fn command(binary: &Path, sources: &[&str], args: &[&str]) -> Command {
+    let mut command = Command::new(binary);
+    if !args.contains(&NAMED[0]) {
         command.args(sources);
     }
     command.args(args).stdin(Stdio::null()).stderr(Stdio::piped());
@@ -149,9 +175,26 @@ impl Agent {
     pub fn spawn(config: &str, args: &[&str]) -> Self {
         let own = ["agent", "--config", write_config(config), "--web.listen-address", "127.0.0.1:0"];
         let args: Vec<String> = own.iter().chain(args).map(|&arg| arg.to_owned()).collect();
+        Self::launch_first(args, None)
+    }
+
+    /// Starts the agent among the processes of a PID namespace, without a file, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it is not ready soon.
+    #[must_use]
+    pub fn start_among(processes: &Rc<PidNamespace>, args: &[&str]) -> Self {
+        let own = ["agent", "--web.listen-address", "127.0.0.1:0"];
+        let args = own.iter().chain(args).map(|&arg| arg.to_owned()).collect();
+        let mut agent = Self::launch_first(args, Some(Rc::clone(processes)));
+        agent.wait_ready();
+        agent
+    }
+
+    fn launch_first(args: Vec<String>, processes: Option<Rc<PidNamespace>>) -> Self {
         let log = Arc::default();
-        let (child, readers) = launch(&args, &log);
-        Self { args, child, log, readers, address: None }
+        let (child, readers) = launch(&args, processes.as_deref(), &log);
+        Self { args, processes, child, log, readers, address: None }
     }
 
     /// Starts it again with the same arguments after it ended. Does not wait.
@@ -163,7 +206,7 @@ impl Agent {
         self.readers.drain(..).for_each(|reader| reader.join().expect("the log's reader"));
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.address = None;
-        (self.child, self.readers) = launch(&self.args, &self.log);
+        (self.child, self.readers) = launch(&self.args, self.processes.as_deref(), &self.log);
     }
 
     /// Starts it again with the same arguments, and waits until it is ready.
@@ -296,9 +339,16 @@ impl Agent {
     }
 }
 
-fn launch(args: &[String], log: &Arc<Mutex<Vec<String>>>) -> (Child, Vec<JoinHandle<()>>) {
+fn launch(
+    args: &[String],
+    processes: Option<&PidNamespace>,
+    log: &Arc<Mutex<Vec<String>>>,
+) -> (Child, Vec<JoinHandle<()>>) {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut child = command(&args).stdout(Stdio::piped()).spawn().expect("the agent");
+    let mut child = match processes {
+        None => command(&binary(), &NAMED, &args).stdout(Stdio::piped()).spawn().expect("the agent"),
+        Some(there) => there.spawn(command(there.binary(), &[], &args).stdout(Stdio::piped())),
+    };
     let pipes: [Box<dyn Read + Send>; 2] = [
         Box::new(child.stderr.take().expect("its messages")),
         Box::new(child.stdout.take().expect("its output")),

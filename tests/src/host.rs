@@ -15,6 +15,8 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
+const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// The calling thread's own host; children and threads started later are inside it too.
 ///
 /// Tests run on a thread each, so the host ends with its test. Deliberately not `Send`.
@@ -30,6 +32,18 @@ impl TestHost {
     /// # Panics
     /// Without root: these tests fail, they do not skip.
     pub fn new() -> Self {
+        Self::make(false)
+    }
+
+    /// Like [`TestHost::new`], with the control groups of the machine, which container engines need.
+    ///
+    /// # Panics
+    /// As [`TestHost::new`].
+    pub fn with_cgroups() -> Self {
+        Self::make(true)
+    }
+
+    fn make(cgroups: bool) -> Self {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect(
             "a network and a mount namespace of the test's own: run the tests as root (cargo xtask test)",
         );
@@ -37,7 +51,16 @@ impl TestHost {
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
         mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).expect("tmpfs on /run");
         fs::create_dir_all("/run/netns").expect("/run/netns");
+        let aside = cgroups.then_some("/run/cgroup");
+        if let Some(aside) = aside {
+            fs::create_dir(aside).expect(aside);
+            mount(Some(CGROUPS), aside, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).expect("set aside");
+        }
         mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).expect("sysfs of this namespace");
+        if let Some(aside) = aside {
+            mount(Some(aside), CGROUPS, none, MsFlags::MS_MOVE, none).expect("control groups");
+            fs::remove_dir(aside).expect(aside);
+        }
         mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), Some("mode=0700")).expect("bpffs");
         ip("link set lo up");
         Self { _not_send: std::marker::PhantomData }

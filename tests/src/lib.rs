@@ -1,6 +1,7 @@
 //! Test hosts, senders and oracles for everything that is tested with privileges.
 
 pub mod agent;
+pub mod engines;
 pub mod exposition;
 pub mod frames;
 pub mod host;
@@ -8,6 +9,7 @@ pub mod http;
 pub mod killer;
 pub mod ledger;
 pub mod oracle;
+pub mod outside;
 pub mod pid_namespace;
 pub mod poll;
 pub mod prometheus;

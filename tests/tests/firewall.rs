@@ -2,17 +2,16 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     process::Command,
-    thread::JoinHandle,
 };
 
 use monitor_tests::{
     agent::{Agent, binary, run, run_well, write_config},
-    host::{TestHost, inside, ip, run as program, spawn_inside},
+    host::{inside, ip, run as program},
     http,
     oracle::links,
+    outside::{get, host_with_outside, pings, reaches, serve},
     poll::{ONE_PASS, SOON, until},
 };
 use serde_json::Value;
@@ -35,54 +34,6 @@ name = "far"
 interface = [{ name = "eth0", bridge = "nm1", address = "192.0.2.2/24" }]
 route = [{ to = "default", via = "192.0.2.1" }]
 "#;
-
-/// A host with a namespace that plays the outside: a server at 203.0.113.2, the host at 203.0.113.1.
-fn host_with_outside() -> TestHost {
-    let host = TestHost::quiet();
-    ip("netns add outside");
-    ip("link add up0 type veth peer name eth0 netns outside");
-    ip("address add 203.0.113.1/24 dev up0");
-    ip("-n outside address add 203.0.113.2/24 dev eth0");
-    ip("link set up0 up");
-    ip("-n outside link set eth0 up");
-    ip("-n outside link set lo up");
-    host
-}
-
-/// Answers so many HTTP requests in a namespace, each with its own name and the address it was asked from.
-fn serve(netns: &'static str, port: u16, times: usize) -> JoinHandle<()> {
-    let listener = inside(netns, || TcpListener::bind(("0.0.0.0", port)).expect("a free port"));
-    spawn_inside(netns, move || {
-        for _ in 0..times {
-            let (mut stream, peer) = listener.accept().expect("a connection");
-            stream.set_read_timeout(Some(SOON)).expect("a time-out");
-            let mut request = [0; 1024];
-            let _length = stream.read(&mut request).expect("a request");
-            write!(stream, "HTTP/1.0 200 OK\r\n\r\n{netns} to {}", peer.ip()).expect("answered");
-        }
-    })
-}
-
-fn get(from: Option<&str>, server: &str) -> String {
-    let server: SocketAddr = server.parse().expect("an address");
-    let ask =
-        || http::get(server, "/").unwrap_or_else(|error| panic!("{server} from {from:?}: {error}")).body;
-    match from {
-        Some(netns) => inside(netns, ask),
-        None => ask(),
-    }
-}
-
-/// Whether one echo request out of two is answered.
-fn pings(netns: &str, to: &str) -> bool {
-    let args = ["netns", "exec", netns, "ping", "-c", "2", "-i", "0.2", "-w", "1", to];
-    Command::new("ip").args(args).output().expect("ping").status.success()
-}
-
-/// Waits until it does: who was asked for in vain is asked for again after a second.
-fn reaches(netns: &str, to: &str) {
-    until(SOON, &format!("{netns} reaches {to}"), || pings(netns, to).then_some(()));
-}
 
 fn drops(netns: &str) -> Value {
     let shown = run_well(&["show", netns, "--json"]).stdout;

@@ -32,13 +32,13 @@ pub(crate) fn verb(place: &Place, args: &[String]) -> Result<ExitCode> {
             args.join(" ")
         )));
     }
-    setup::complete(place, setup::Scope::Build, false)?;
+    setup::complete(place, setup::Scope::Everything, false)?;
     let mut agent = place.cargo(&["build", "--release", "--quiet", "--package", "monitor"]);
     if !agent.status().with_context(|| line(&agent))?.success() {
         return Ok(ExitCode::FAILURE);
     }
     let mut bench =
         place.cargo(&["run", "--release", "--quiet", "--package", "monitor-tests", "--bin", "bench", "--"]);
-    bench.args(args).env("NETNS_MONITOR", place.agent("release"));
+    bench.args(args).env("NETNS_MONITOR", place.agent("release")).env("ENGINES_DIR", place.engines());
     Err(bench.exec()).with_context(|| line(&bench))
 }

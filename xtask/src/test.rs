@@ -159,7 +159,10 @@ impl Suite<'_> {
         let agent = self.place.agent("debug");
         let before = Host::look(&agent);
         let mut cargo = self.place.cargo(&["test", "--package", "monitor-tests"]);
-        cargo.env("NETNS_MONITOR", &agent).env("PROMETHEUS_DIR", self.place.prometheus());
+        cargo
+            .env("NETNS_MONITOR", &agent)
+            .env("PROMETHEUS_DIR", self.place.prometheus())
+            .env("ENGINES_DIR", self.place.engines());
         let result = self.tests(&mut cargo);
         let left = left_behind(&before, &agent);
         result?;

@@ -53,6 +53,11 @@ impl Place {
         self.tools().join("prometheus/usr/bin")
     }
 
+    /// The folder that container engines are unpacked in.
+    pub(crate) fn engines(&self) -> PathBuf {
+        self.tools().join("engines")
+    }
+
     /// The agent's binary as cargo builds it in a profile's folder (`debug`, `release`).
     pub(crate) fn agent(&self, profile: &str) -> PathBuf {
         self.target.join(profile).join("netns-monitor")

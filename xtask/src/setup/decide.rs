@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::look::{Compiler, Found};
+use super::{
+    bundle::{BUNDLES, Bundle},
+    look::{Compiler, Found},
+};
 
 /// The linker's version, and the LLVMs it can be built for.
 pub(super) const LINKER_VERSION: &str = "0.13.0";
@@ -15,9 +18,10 @@ const COMPILER_LLVM: u32 = 22;
 /// Commands needed by name, with the package that brings each.
 pub(super) const COMMANDS: [(&str, &str); 3] = [("cc", "gcc"), ("ip", "iproute2"), ("tc", "iproute2")];
 /// The same, needed by the tests alone.
-pub(super) const TEST_COMMANDS: [(&str, &str); 6] = [
+pub(super) const TEST_COMMANDS: [(&str, &str); 7] = [
     ("conntrack", "conntrack"),
     ("ethtool", "ethtool"),
+    ("iptables", "iptables"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("python3", "python3"),
@@ -67,8 +71,8 @@ pub(super) enum Action {
         /// Their names.
         names: Vec<&'static str>,
     },
-    /// Unpack Debian's Prometheus into `target/tools`, without installing it: no service starts.
-    UnpackPrometheus,
+    /// Unpack packages into `target/tools`, without installing them.
+    Unpack(&'static Bundle),
 }
 
 /// What is missing, in the order in which to do it; empty when nothing is. `refused` are actions that were tried
@@ -125,9 +129,8 @@ pub(super) fn decide(found: &Found, scope: Scope, refused: &[Action]) -> Vec<Act
         if !names.is_empty() {
             actions.push(Action::AddComponents { names });
         }
-        if found.prometheus.is_none() {
-            actions.push(Action::UnpackPrometheus);
-        }
+        let missing = BUNDLES.iter().filter(|bundle| !found.bundles.contains(bundle.name));
+        actions.extend(missing.map(Action::Unpack));
     }
     actions
 }
@@ -192,7 +195,7 @@ impl Action {
                 format!("target/tools/ebpf-toolchain: {}", text.trim_end().replace('\n', ", "))
             }
             Self::AddComponents { names } => format!("rustup components {}", names.join(" ")),
-            Self::UnpackPrometheus => "prometheus and promtool in target/tools/prometheus".to_owned(),
+            Self::Unpack(Bundle { name, what, .. }) => format!("{what} in target/tools/{name}"),
         }
     }
 
@@ -204,7 +207,7 @@ impl Action {
             Self::BuildLinker { .. } => "links the eBPF programs; must be of the LLVM of the compiler",
             Self::Record { .. } => "tells the agent's build which compiler to use",
             Self::AddComponents { .. } => "`cargo xtask test` checks formatting and lints",
-            Self::UnpackPrometheus => "the tests scrape with a real one; unpacked only, no service starts",
+            Self::Unpack(bundle) => return format!("{}; unpacked only, no service starts", bundle.why),
         }
         .to_owned()
     }
@@ -226,9 +229,13 @@ impl Action {
             )],
             Self::Record { .. } => Vec::new(),
             Self::AddComponents { names } => vec![format!("rustup component add {}", names.join(" "))],
-            Self::UnpackPrometheus => vec![
-                format!("mkdir -p {tools} && cd {tools} && apt-get download prometheus"),
-                format!("dpkg -x {tools}/prometheus_*.deb {tools}/prometheus && rm {tools}/prometheus_*.deb"),
+            Self::Unpack(Bundle { name, packages, .. }) => vec![
+                format!(
+                    "mkdir -p {tools}/{name} && cd {tools}/{name} && apt-get download {}",
+                    packages.join(" ")
+                ),
+                "for deb in *.deb; do dpkg -x $deb . && rm $deb; done".to_owned(),
+                format!("printf '%s\\n' {} > packages", packages.join(" ")),
             ],
         }
     }
@@ -262,7 +269,7 @@ mod tests {
                 .collect(),
             headers: BTreeSet::from(["zlib.h", "zstd.h"]),
             components: BTreeSet::from(["fmt", "clippy"]),
-            prometheus: Some("2.42.0".to_owned()),
+            bundles: BUNDLES.iter().map(|bundle| bundle.name).collect(),
             recorded: Some(debian().record()),
         }
     }
@@ -286,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_machine_gets_the_packages_then_the_linker_then_prometheus() {
+    fn a_new_machine_gets_the_packages_then_the_linker_then_what_is_unpacked() {
         let build = [
             "rustc-web",
             "cargo-web",
@@ -301,7 +308,12 @@ mod tests {
         let linker = Action::BuildLinker { llvm: 22 };
         assert_eq!(
             decide(&bare(), Scope::Everything, &[]),
-            [install(&[&build[..], &tests[..]].concat()), linker.clone(), Action::UnpackPrometheus]
+            [
+                install(&[&build[..], &tests[..]].concat()),
+                linker.clone(),
+                Action::Unpack(&BUNDLES[0]),
+                Action::Unpack(&BUNDLES[1])
+            ]
         );
         assert_eq!(decide(&bare(), Scope::Build, &[]), [install(&build), linker]);
     }

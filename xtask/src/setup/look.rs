@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::bundle::BUNDLES;
 use crate::tools::{BPF_TARGET, Place, ask, find, is_program};
 
 /// Everything the decision depends on.
@@ -25,8 +26,8 @@ pub(crate) struct Found {
     pub(crate) headers: BTreeSet<&'static str>,
     /// Cargo's own components that are there, of those asked for.
     pub(crate) components: BTreeSet<&'static str>,
-    /// Version of the unpacked Prometheus.
-    pub(crate) prometheus: Option<String>,
+    /// Names of the bundles that are whole.
+    pub(crate) bundles: BTreeSet<&'static str>,
     /// What the toolchain file says now.
     pub(crate) recorded: Option<String>,
 }
@@ -105,7 +106,11 @@ pub(crate) fn look(
             .filter(|name| Path::new("/usr/include").join(name).exists())
             .collect(),
         components: components.iter().copied().filter(component_is_there).collect(),
-        prometheus: prometheus(&place.prometheus()),
+        bundles: BUNDLES
+            .iter()
+            .filter(|bundle| bundle.is_in(&place.tools()))
+            .map(|bundle| bundle.name)
+            .collect(),
         recorded,
         compilers,
         nightly,
@@ -226,14 +231,6 @@ fn linker(program: &Path) -> Option<Linker> {
 fn parse_ldd(said: &str) -> Option<u32> {
     let name = said.split_whitespace().find(|word| word.starts_with("libLLVM"))?;
     name.split(['.', '-']).find_map(|part| part.parse().ok())
-}
-
-fn prometheus(folder: &Path) -> Option<String> {
-    let version = |program: &str| {
-        let said = ask(folder.join(program), ["--version"])?;
-        Some(said.split_whitespace().skip_while(|word| *word != "version").nth(1)?.to_owned())
-    };
-    version("prometheus").and(version("promtool"))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! It never installs what is there in another form, never starts a service, and keeps what it builds under
 //! `target/tools`. Where it may not install, it prints the commands and fails.
 
+mod bundle;
 mod decide;
 mod look;
 
@@ -16,6 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use bundle::{BUNDLES, Bundle};
 pub(crate) use decide::Scope;
 use decide::{
     Action, COMMANDS, COMPONENTS, LINKER_COMMANDS, LINKER_HEADERS, LINKER_VERSION, TEST_COMMANDS, choose,
@@ -124,8 +126,10 @@ fn items(found: &Found, scope: Scope) -> Vec<String> {
             let detail = found.components.contains(name).then(|| format!("cargo {name}"));
             items.push(item(component, detail, "checked by `cargo xtask test`"));
         }
-        let detail = found.prometheus.as_ref().map(|version| format!("target/tools/prometheus {version}"));
-        items.push(item("prometheus", detail, "a real one, with promtool, for the tests"));
+        for Bundle { name, what, .. } in &BUNDLES {
+            let detail = found.bundles.contains(name).then(|| format!("{what} in target/tools/{name}"));
+            items.push(item(name, detail, what));
+        }
     }
     items
 }
@@ -135,7 +139,7 @@ fn obstacle(action: &Action) -> Option<&'static str> {
     match action {
         Action::Install { .. } if find("apt-get").is_none() => Some("there is no apt-get here"),
         Action::Install { .. } if !is_root() => Some("installing packages needs root"),
-        Action::UnpackPrometheus if find("apt-get").is_none() => Some("there is no apt-get here"),
+        Action::Unpack(_) if find("apt-get").is_none() => Some("there is no apt-get here"),
         Action::AddComponents { .. } if find("rustup").is_none() => {
             Some("there is no rustup here; install them the way Rust was installed")
         }
@@ -174,7 +178,7 @@ fn perform(place: &Place, action: &Action, packages: &mut Packages) -> Result<()
         Action::Install { packages: names } => packages.install(names),
         Action::BuildLinker { llvm } => build_linker(place, *llvm),
         Action::Record { text } => write(place.toolchain_file(), text),
-        Action::UnpackPrometheus => unpack_prometheus(place, packages),
+        Action::Unpack(bundle) => unpack(place, bundle, packages),
     }
 }
 
@@ -220,24 +224,25 @@ fn build_linker(place: &Place, llvm: u32) -> Result<()> {
     build(&["--locked"])
 }
 
-/// Downloads the package and unpacks it beside its place, so that the place is never half filled.
-fn unpack_prometheus(place: &Place, packages: &mut Packages) -> Result<()> {
-    let (part, whole) = (place.tools().join("prometheus.part"), place.tools().join("prometheus"));
+/// Downloads packages and unpacks them beside their place, so that the place is never half filled.
+fn unpack(place: &Place, bundle: &Bundle, packages: &mut Packages) -> Result<()> {
+    let whole = place.tools().join(bundle.name);
+    let part = whole.with_extension("part");
     for folder in [&part, &whole] {
         if folder.exists() {
             fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
     }
-    fs::create_dir_all(&part).with_context(|| part.display().to_string())?;
+    let unpacked = part.join("unpacked");
+    fs::create_dir_all(&unpacked).with_context(|| unpacked.display().to_string())?;
     packages.update();
-    quietly(apt_get(&["download", "prometheus"]).current_dir(&part))?;
-    let archive = fs::read_dir(&part)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get download left no .deb in {}", part.display()))?;
-    quietly(Command::new("dpkg").arg("-x").arg(&archive).arg(part.join("unpacked")))?;
-    fs::rename(part.join("unpacked"), &whole).with_context(|| whole.display().to_string())?;
+    quietly(apt_get(&["download"]).args(bundle.packages).current_dir(&part))?;
+    let archives = fs::read_dir(&part)?.flatten().map(|entry| entry.path());
+    for archive in archives.filter(|path| path.extension().is_some_and(|extension| extension == "deb")) {
+        quietly(Command::new("dpkg").arg("-x").arg(&archive).arg(&unpacked))?;
+    }
+    bundle.complete(&unpacked).with_context(|| unpacked.display().to_string())?;
+    fs::rename(&unpacked, &whole).with_context(|| whole.display().to_string())?;
     fs::remove_dir_all(&part).with_context(|| part.display().to_string())
 }
 
@@ -290,7 +295,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_item_by_item() {
         let items = items(&Found::default(), Scope::Everything);
-        assert_eq!(items.len(), 2 + COMMANDS.len() + TEST_COMMANDS.len() + COMPONENTS.len() + 1);
+        assert_eq!(items.len(), 2 + COMMANDS.len() + TEST_COMMANDS.len() + COMPONENTS.len() + BUNDLES.len());
         assert!(items.iter().all(|item| item.starts_with("missing ")), "{items:#?}");
     }
 }
