@@ -10,7 +10,7 @@ use std::{
 };
 
 use nix::{
-    mount::{MntFlags, umount2},
+    mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
 };
 
@@ -20,16 +20,20 @@ use crate::{
     poll::{SOON, until},
 };
 
-/// A PID namespace in the test's host, and its `/proc` over the host's. Whatever runs in it ends with it.
+/// A PID namespace in the test's host, with a mount namespace for its `/proc`; mounts in `/run` are common to both.
+/// Whatever runs in it ends with it.
 #[derive(Debug)]
 pub struct PidNamespace {
     init: Child,
-    here: File,
-    there: File,
+    here: [File; 2],
+    there: [File; 2],
     binary: PathBuf,
 }
 
-/// A process of a [`PidNamespace`].
+/// What a program is started in.
+const KINDS: [(&str, CloneFlags); 2] = [("pid", CloneFlags::CLONE_NEWPID), ("mnt", CloneFlags::CLONE_NEWNS)];
+
+/// A process of a [`PidNamespace`]. Killed when dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -44,21 +48,29 @@ impl PidNamespace {
     /// Without root.
     #[must_use]
     pub fn new(_host: &TestHost) -> Self {
-        // The other one finds it by /proc/self.
-        let binary = binary();
-        let open = |path: &str| File::open(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let here = open("/proc/self/ns/pid");
+        let none = None::<&str>;
+        mount(none, "/run", none, MsFlags::MS_SHARED | MsFlags::MS_REC, none).expect("a shared /run");
+        let open = |process: &str| {
+            KINDS.map(|(kind, _)| {
+                let path = format!("/proc/{process}/ns/{kind}");
+                File::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+            })
+        };
+        let here = open("thread-self");
         unshare(CloneFlags::CLONE_NEWPID).expect("a PID namespace");
-        let mut init = Command::new("sh")
+        let mut init = Command::new("unshare")
             // It lives until its input ends, and the kernel ends everything else with it.
-            .args(["-c", "mount -t proc proc /proc && echo ready && exec cat"])
+            .args(["--mount", "--propagation", "unchanged", "sh", "-c"])
+            .arg("mount -t proc proc /proc && echo ready && exec cat")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("sh");
+            .expect("unshare");
         assert_eq!(first_line(&mut init), "ready");
-        setns(here.as_fd(), CloneFlags::CLONE_NEWPID).expect("back again");
-        Self { init, here, there: open("/proc/1/ns/pid"), binary }
+        let there = open(&init.id().to_string());
+        let namespace = Self { init, here, there, binary: binary() };
+        setns(namespace.here[0].as_fd(), KINDS[0].1).expect("back again");
+        namespace
     }
 
     /// Starts a program there. The thread itself stays where it is: in another one it could start no thread.
@@ -67,9 +79,16 @@ impl PidNamespace {
     /// When it cannot be started.
     #[must_use]
     pub fn spawn(&self, command: &mut Command) -> Child {
-        setns(self.there.as_fd(), CloneFlags::CLONE_NEWPID).expect("there");
+        let enter = |files: &[File; 2]| {
+            for (file, (kind, flag)) in files.iter().zip(KINDS) {
+                setns(file.as_fd(), flag).unwrap_or_else(|error| panic!("{kind}: {error}"));
+            }
+        };
+        // A thread that this one started shares its working directory, which forbids to go elsewhere.
+        unshare(CloneFlags::CLONE_FS).expect("a working directory of its own");
+        enter(&self.there);
         let child = command.spawn();
-        setns(self.here.as_fd(), CloneFlags::CLONE_NEWPID).expect("back again");
+        enter(&self.here);
         child.unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
@@ -88,19 +107,10 @@ impl PidNamespace {
         let mut child = self.spawn(&mut command);
         let pid = first_line(&mut child).parse().expect("a number");
         until(SOON, "the shell has become the program", || {
-            let command = fs::read(format!("/proc/{pid}/cmdline")).expect("its command");
+            let command = fs::read(format!("/proc/{}/cmdline", child.id())).expect("its command");
             (!command.starts_with(b"sh\0-c\0echo")).then_some(())
         });
         Running { child, pid }
-    }
-
-    /// Ends a process there.
-    ///
-    /// # Panics
-    /// When it has ended.
-    pub fn end(&self, mut running: Running) {
-        running.child.kill().expect("killed");
-        running.child.wait().expect("its status");
     }
 
     /// Runs `netns-monitor ARGS` there to its end, by way of another program where one is given.
@@ -135,6 +145,14 @@ impl PidNamespace {
     }
 }
 
+impl Drop for Running {
+    /// A namespace ends only after all of its processes were waited for.
+    fn drop(&mut self) {
+        let _it_may_have_ended = self.child.kill();
+        self.child.wait().expect("its status");
+    }
+}
+
 fn first_line(child: &mut Child) -> String {
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
@@ -145,6 +163,5 @@ impl Drop for PidNamespace {
     fn drop(&mut self) {
         drop(self.init.stdin.take());
         self.init.wait().expect("its status");
-        umount2("/proc", MntFlags::MNT_DETACH).expect("the host's /proc again");
     }
 }

@@ -1,7 +1,7 @@
 //! Namespaces that other tools made, of every kind, are each found once, with the right names and the right counts, and are
 //! let go when they end.
 
-use std::{fs, process::Stdio};
+use std::{fs, process::Stdio, rc::Rc};
 
 use monitor_tests::{
     agent::{Agent, run_well},
@@ -146,10 +146,57 @@ fn namespaces_without_a_name_are_found_by_what_keeps_them_alive() {
         [pair("python3", "anonymous"), pair("sleep", "anonymous"), pair("sleep", "anonymous")],
         "two by their processes, and one by a descriptor alone"
     );
-    processes.end(holder);
-    processes.end(inside);
-    processes.end(sleeper);
+    drop(holder);
+    drop(inside);
+    drop(sleeper);
     until(SOON, "nothing is left", || list().is_empty().then_some(()));
+}
+
+#[test]
+fn a_namespace_that_loses_its_name_is_detached_and_counted_and_then_gone() {
+    let host = TestHost::quiet();
+    let processes = Rc::new(PidNamespace::new(&host));
+    let sources = ["--watch.source", "named,mount,process,held"];
+    let agent = Agent::start_among(&processes, &sources);
+    ip("netns add red");
+    ip("link add v0 type veth peer name eth0 netns red");
+    let attached = [("netns", "red"), ("interface", "eth0"), ("mode", "tcx")];
+    until(SOON, "it is counted", || agent.metrics().value("netns_interface_attached", &attached));
+    ip("address add 198.51.100.1/24 dev v0");
+    ip("-n red address add 198.51.100.2/24 dev eth0");
+    ip("link set v0 up");
+    ip("-n red link set eth0 up");
+    let now = || state(&agent.metrics(), "red");
+    until(SOON, "it is named", || (now().as_deref() == Some("named")).then_some(()));
+    until(SOON, "the link is up", || ip("-n red -br link show eth0").contains("LOWER_UP").then_some(()));
+    let _listener = std::net::UdpSocket::bind("198.51.100.1:9").expect("so that nobody answers");
+    send("red");
+    until_equal(SOON, "the counts are the kernel's", || (ours(&agent.metrics(), "red"), kernels("v0")));
+
+    let command = "nsenter --net=/run/netns/red sh /run/send.sh";
+    fs::write(
+        "/run/send.sh",
+        "while [ ! -e /run/go ]; do sleep 0.05; done\nping -c 3 -i 0.1 198.51.100.1 >&2\nsleep 1000\n",
+    )
+    .expect("a script");
+    let living = processes.start(command, Stdio::null());
+    ip("netns delete red");
+    until(SOON, "it is detached", || (now().as_deref() == Some("detached")).then_some(()));
+    fs::write("/run/go", "").expect("go");
+    until(SOON, "three echoes more were sent", || (kernels("v0")[1].packets >= 3 + 1).then_some(()));
+    until_equal(SOON, "it is counted on", || (ours(&agent.metrics(), "red"), kernels("v0")));
+    let listed = processes.run_well(&[&sources[..], &["ls"]].concat()).stdout;
+    let line = listed.lines().find(|line| line.starts_with("red ")).unwrap_or_else(|| panic!("{listed}"));
+    assert!(line.contains("detached"), "{line}");
+    let shown = processes.run_well(&[&sources[..], &["show", "red"]].concat()).stdout;
+    assert!(shown.starts_with("red  detached"), "{shown}");
+    assert!(processes.run_well(&["holders", "red"]).stdout.contains("send.sh"), "who keeps it");
+
+    let counted = kernels("v0");
+    drop(living);
+    until(SOON, "it is gone", || now().is_none().then_some(()));
+    assert!(!ip("-br link").contains("v0"), "nothing kept it alive");
+    until_equal(SOON, "what was counted is not lost", || (ours(&agent.metrics(), "~gone"), counted));
 }
 
 #[test]

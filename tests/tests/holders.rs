@@ -87,7 +87,7 @@ fn a_process_inside_is_shown_with_pid_user_and_command() {
     // Its own mount namespace, which `ip netns exec` makes, gets its changes from ours.
     assert_eq!(shown["mounts"], json!([]));
     assert!(text(&processes, &["red"]).starts_with("nothing holds red"));
-    processes.end(sleep);
+    drop(sleep);
     assert_eq!(text(&processes, &["blue"]), NOTHING);
 }
 
@@ -108,7 +108,7 @@ fn a_thread_inside_is_shown_though_its_process_is_outside() {
         table.lines().any(|line| line.starts_with("thread ") && line.ends_with(&format!(" {thread}"))),
         "{table}"
     );
-    processes.end(holder);
+    drop(holder);
     assert_eq!(text(&processes, &["blue"]), NOTHING);
 }
 
@@ -122,7 +122,7 @@ fn an_open_descriptor_is_shown_with_its_number() {
     assert_eq!((&shown["descriptors"], &shown["processes"]), (&json!([person]), &json!([])));
     let table = text(&processes, &["blue"]);
     assert_eq!(rows(&table), [["descriptor", &sleep.pid.to_string(), "0", "sleep", "1000", "fd", "0"]]);
-    processes.end(sleep);
+    drop(sleep);
     assert_eq!(text(&processes, &["blue"]), NOTHING);
 }
 
@@ -148,7 +148,7 @@ fn sockets_inside_are_shown_in_the_hands_of_processes_outside() {
         assert_eq!((&shown["processes"], &shown["notes"]), (&json!([]), &json!([])), "{kind}");
         let table = text(&processes, &["blue"]);
         assert_eq!(rows(&table), [["socket", &sleep.pid.to_string(), "0", "sleep", "1000", "fd", "0"]]);
-        processes.end(sleep);
+        drop(sleep);
         assert_eq!(text(&processes, &["blue"]), NOTHING, "{kind}");
     }
     assert_eq!(json_of(&processes, &["red"])["sockets"][0]["pid"], json!(innocent.pid));
@@ -157,7 +157,7 @@ fn sockets_inside_are_shown_in_the_hands_of_processes_outside() {
     let outcome = processes.run(&unprivileged, &["holders", "red"]);
     assert_eq!(outcome.code, Some(0), "{outcome:#?}");
     assert!(outcome.stdout.contains("note: ") && outcome.stdout.contains("CAP_SYS_PTRACE"), "{outcome:#?}");
-    processes.end(innocent);
+    drop(innocent);
 }
 
 /// A TCP socket as it is made: in no table of the kernel.
@@ -202,13 +202,13 @@ fn mounts_of_other_mount_namespaces_are_shown_once_each_unless_they_go_with_the_
     let inode = inode_of("blue").to_string();
     ip("netns delete blue");
     assert_eq!(json_of(&processes, &["--inode", &inode])["mounts"], shown["mounts"]);
-    processes.end(holder);
-    processes.end(second);
+    drop(holder);
+    drop(second);
     assert_eq!(
         text(&processes, &["--inode", &inode]),
         format!("nothing holds a namespace of inode {inode}\n")
     );
-    copies.into_iter().for_each(|copy| processes.end(copy));
+    copies.into_iter().for_each(drop);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_namespace_that_lost_its_name_is_found_by_its_inode() {
     assert!(gone.stderr.contains("no namespace blue"), "{gone:#?}");
     let shown = json_of(&processes, &["--inode", &inode]);
     assert_eq!((&shown["netns"], &shown["processes"][0]["pid"]), (&Value::Null, &json!(sleep.pid)));
-    processes.end(sleep);
+    drop(sleep);
     for wrong in [&["holders"][..], &["holders", "blue", "--inode", "1"], &["holders", "../blue"]] {
         assert_eq!(processes.run(&[], wrong).code, Some(2), "{wrong:?}");
     }
@@ -244,7 +244,7 @@ fn an_agent_holds_none_of_the_namespaces_it_keeps() {
         let nothing = format!("nothing holds {netns} besides its name\n");
         until(SOON, "it is idle", || (text(&processes, &[netns]) == nothing).then_some(()));
     }
-    processes.end(agent);
+    drop(agent);
     // Twin: one that holds a namespace all the same is named.
     let sleep = processes.start("sleep 1000", fs::File::open("/run/netns/blue").expect("open"));
     fs::create_dir("/run/pretended").expect("a run directory");
@@ -254,5 +254,5 @@ fn an_agent_holds_none_of_the_namespaces_it_keeps() {
     let shown = text(&processes, &["blue", "--run-dir", "/run/pretended"]);
     assert!(shown.contains(&format!("note: process {} is the agent", sleep.pid)), "{shown}");
     assert!(!text(&processes, &["blue"]).contains("the agent"), "it is the agent of another run directory");
-    processes.end(sleep);
+    drop(sleep);
 }

@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use monitor_tests::{
+    engines,
     host::{TestHost, ip},
     oracle::links,
 };
@@ -119,10 +120,6 @@ pub(crate) fn wiring(namespaces: usize) -> Result<ExitCode> {
     println!("{:<34} {:>9} {:>14} {:>9}", "", "build s", "ms a namespace", "delete s");
     let mut figures: Vec<Figure> = Vec::new();
     for contestant in &CONTESTANTS {
-        if contestant.name.contains("CNI") && cni("bridge").is_none() {
-            println!("{:<34} not installed: apt-get install containernetworking-plugins", contestant.name);
-            continue;
-        }
         let figure = thread::scope(|scope| scope.spawn(|| measure(contestant, &plan)).join())
             .map_err(|_panic| anyhow::anyhow!("{} panicked", contestant.name))?
             .with_context(|| contestant.name)?;
@@ -259,9 +256,9 @@ fn ip_delete(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Where the plugins are: as the package of Debian has them, and as their own releases say.
-fn cni(plugin: &str) -> Option<PathBuf> {
-    ["/usr/lib/cni", "/opt/cni/bin"].iter().map(|dir| Path::new(dir).join(plugin)).find(|path| path.exists())
+/// Debian's, as the set-up unpacks them.
+fn cni(plugin: &str) -> PathBuf {
+    engines::directory().join("usr/lib/cni").join(plugin)
 }
 
 fn cni_build(plan: &Plan) -> Result<()> {
@@ -288,7 +285,7 @@ fn cni_delete(plan: &Plan) -> Result<()> {
 
 /// As a container runtime calls it: the configuration on standard input, the rest in the environment.
 fn plugin(segment: &Segment, netns: &str, kind: &str, verb: &str, interface: &str) -> Result<()> {
-    let program = cni(kind).with_context(|| format!("no CNI plugin {kind}"))?;
+    let program = cni(kind);
     let config = serde_json::json!({
         "cniVersion": "0.4.0", "name": segment.bridge, "type": kind, "bridge": segment.bridge, "isGateway": true,
         "ipam": {
@@ -305,7 +302,7 @@ fn plugin(segment: &Segment, netns: &str, kind: &str, verb: &str, interface: &st
         .env("CNI_PATH", program.parent().unwrap_or(Path::new("/")))
         .stdin(Stdio::piped())
         .stdout(Stdio::null());
-    let mut child = command.spawn()?;
+    let mut child = command.spawn().with_context(|| program.display().to_string())?;
     child.stdin.take().context("its input")?.write_all(config.to_string().as_bytes())?;
     let status = child.wait()?;
     ensure!(status.success(), "CNI {kind} {verb} of {netns}: {status}");
