@@ -6,7 +6,8 @@ use std::{fs, process::Stdio, rc::Rc};
 use monitor_tests::{
     agent::{Agent, run_well},
     exposition::Metrics,
-    host::{TestHost, inside, ip},
+    host::{TestHost, disable_ipv6, inside, ip},
+    ledger::Count,
     oracle::pins,
     pid_namespace::PidNamespace,
     poll::{ONE_PASS, SOON, until, until_equal},
@@ -37,6 +38,7 @@ fn a_namespace_and_veth_of_other_tools_is_counted_renamed_moved_and_let_go() {
     let _host = TestHost::quiet();
     let mut agent = Agent::start("", &[]);
     ip("netns add red");
+    inside("red", disable_ipv6);
     ip("link add v0 type veth peer name eth0 netns red");
     let attached = |netns: &str, interface: &str| {
         let labels = [("netns", netns), ("interface", interface)];
@@ -69,6 +71,7 @@ fn a_namespace_and_veth_of_other_tools_is_counted_renamed_moved_and_let_go() {
 
     // It moves to another namespace.
     ip("netns add blue");
+    inside("blue", disable_ipv6);
     ip("-n red link set wan0 netns blue");
     until(SOON, "it is in its new namespace", || attached("blue", "wan0").then_some(()));
     let of = |metrics: &Metrics, netns: &str, name: &str| {
@@ -159,6 +162,7 @@ fn a_namespace_that_loses_its_name_is_detached_and_counted_and_then_gone() {
     let sources = ["--watch.source", "named,mount,process,held"];
     let agent = Agent::start_among(&processes, &sources);
     ip("netns add red");
+    inside("red", disable_ipv6);
     ip("link add v0 type veth peer name eth0 netns red");
     let attached = [("netns", "red"), ("interface", "eth0"), ("mode", "tcx")];
     until(SOON, "it is counted", || agent.metrics().value("netns_interface_attached", &attached));
@@ -176,7 +180,7 @@ fn a_namespace_that_loses_its_name_is_detached_and_counted_and_then_gone() {
     let command = "nsenter --net=/run/netns/red sh /run/send.sh";
     fs::write(
         "/run/send.sh",
-        "while [ ! -e /run/go ]; do sleep 0.05; done\nping -c 3 -i 0.1 198.51.100.1 >&2\nsleep 1000\n",
+        "while [ ! -e /run/go ]; do sleep 0.05; done\nping -c 3 -i 0.1 198.51.100.1 >&2\nexec sleep 1000\n",
     )
     .expect("a script");
     let living = processes.start(command, Stdio::null());
@@ -190,13 +194,22 @@ fn a_namespace_that_loses_its_name_is_detached_and_counted_and_then_gone() {
     assert!(line.contains("detached"), "{line}");
     let shown = processes.run_well(&[&sources[..], &["show", "red"]].concat()).stdout;
     assert!(shown.starts_with("red  detached"), "{shown}");
-    assert!(processes.run_well(&["holders", "red"]).stdout.contains("send.sh"), "who keeps it");
+    until(SOON, "it is told who keeps it", || {
+        processes.run_well(&["holders", "red"]).stdout.contains("sleep 1000").then_some(())
+    });
 
     let counted = kernels("v0");
     drop(living);
     until(SOON, "it is gone", || now().is_none().then_some(()));
     assert!(!ip("-br link").contains("v0"), "nothing kept it alive");
-    until_equal(SOON, "what was counted is not lost", || (ours(&agent.metrics(), "~gone"), counted));
+    until_equal(SOON, "what was counted is not lost", || {
+        let metrics = agent.metrics();
+        let retired = |direction| {
+            metrics.value("netns_retired_packets_total", &[("netns", "~gone"), ("direction", direction)])
+        };
+        let packets = |count: Count| Some(count.packets as f64);
+        (["receive", "transmit"].map(retired), counted.map(packets))
+    });
 }
 
 #[test]
@@ -204,6 +217,7 @@ fn a_program_that_somebody_removed_is_put_back_and_counted_on() {
     let _host = TestHost::quiet();
     let agent = Agent::start("", &[]);
     ip("netns add red");
+    inside("red", disable_ipv6);
     ip("link add v0 type veth peer name eth0 netns red");
     let attached = || {
         let metrics = agent.metrics();

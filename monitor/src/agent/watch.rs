@@ -385,6 +385,10 @@ impl Watcher {
                 && new.rank > discover::label::Rank::Number
                 && let Some(text) = before(*cookie)
             {
+                // Neither a process, nor a container, nor a unit gave it that label: a file did.
+                let by_file = |seen: &Sighting| seen.group.container.is_none() && seen.group.unit.is_none();
+                let of_process = text.ends_with(&format!("~{cookie}"));
+                known.was_named |= !of_process && known.sightings.iter().all(by_file);
                 new.text = text;
             }
             known.label = Some(new);

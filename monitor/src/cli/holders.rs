@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Global, print, table};
 use crate::{
-    agent::{Failure, lock::RunLock},
+    agent::{Failure, engine::Engine, lock::RunLock},
     holders::{self, Descriptor, Mount, Process, Report, Target},
     topology::names::{NameError, NsName},
 };
@@ -13,7 +13,7 @@ use crate::{
 /// Options of `holders`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Name of the namespace
+    /// Name of the namespace, or the label that `ls` shows
     #[arg(required_unless_present = "inode", conflicts_with = "inode")]
     netns: Option<String>,
     /// Its inode instead, for one without a name (`lsns -t net`, `ls -Li /proc/PID/ns/net`)
@@ -26,10 +26,7 @@ pub(super) struct Options {
 
 pub(super) fn run(global: &Global, Options { netns, inode, json }: &Options) -> Result<(), Failure> {
     let target = match (netns, inode) {
-        (Some(netns), _) => {
-            let name: NsName = netns.parse().map_err(|error: NameError| Failure::Usage(error.to_string()))?;
-            Target::named(&global.netns_dir, &name).map_err(anyhow::Error::from)?
-        }
+        (Some(netns), _) => target(global, netns)?,
         (None, Some(inode)) => Target::of_inode(*inode).map_err(unreadable)?,
         (None, None) => return Err(Failure::Usage("give a name, or --inode".to_owned())),
     };
@@ -46,6 +43,24 @@ pub(super) fn run(global: &Global, Options { netns, inode, json }: &Options) -> 
     match json {
         true => print(&format!("{:#}\n", as_json(netns.as_deref(), &target, &report))),
         false => print(&as_text(netns.as_deref(), &target, &report)),
+    }
+}
+
+/// By its file, else by the label that `ls` shows.
+fn target(global: &Global, netns: &str) -> Result<Target, Failure> {
+    let by_file = netns
+        .parse()
+        .map_err(|error: NameError| Failure::Usage(error.to_string()))
+        .and_then(|name: NsName| Ok(Target::named(&global.netns_dir, &name).map_err(anyhow::Error::from)?));
+    let Err(why) = by_file else { return by_file };
+    let view = Engine::look(&global.host()).and_then(|look| Ok(look.view()?));
+    let found = view.ok().and_then(|view| {
+        let mut all = view.sample.namespaces.iter();
+        all.find(|found| found.label == netns).and_then(|found| found.inode)
+    });
+    match found {
+        Some(inode) => Target::of_inode(inode).map_err(unreadable),
+        None => Err(why),
     }
 }
 
