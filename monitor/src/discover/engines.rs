@@ -1,8 +1,10 @@
-//! Names of containers, asked from their engines: Docker's and Podman's socket, which speak the same HTTP. Only names are
-//! asked, one container at a time, and only where a socket is.
+//! Names of containers. Podman's and CRI-O's stand in the command line of the `conmon` that watches each; others are asked
+//! from the engine's socket, one container at a time, and only where a socket is. Podman's service is asked last: whatever it is
+//! asked about a container makes it open the container's namespace, which it then keeps alive until it collects its garbage.
 
 use std::{
     collections::HashMap,
+    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -75,13 +77,38 @@ impl Questions {
     /// Asks. Blocks, for seconds where an engine does not answer.
     pub fn ask(self) -> Answers {
         let Self { sockets, ids } = self;
+        let watched = if ids.is_empty() { HashMap::new() } else { watched() };
         let there: Vec<_> = sockets.iter().filter(|path| path.exists()).collect();
         let ask = |id: String| {
-            let name = there.iter().find_map(|socket| ask(socket, &id));
+            let by_socket = || there.iter().find_map(|socket| ask(socket, &id));
+            let name = watched.get(&id).cloned().or_else(by_socket);
             (id, name)
         };
         Answers(ids.into_iter().map(ask).collect())
     }
+}
+
+/// Names of the containers that a `conmon` watches, by their numbers.
+fn watched() -> HashMap<String, String> {
+    let Ok(processes) = fs::read_dir("/proc") else { return HashMap::new() };
+    let of = |process: fs::DirEntry| {
+        // What has no number is no process, and has no such file.
+        let path = process.path();
+        let command = fs::read_to_string(path.join("comm")).ok()?;
+        (command.trim_end() == "conmon").then(|| fs::read(path.join("cmdline")).ok()).flatten()
+    };
+    processes.flatten().filter_map(of).filter_map(|line| monitored(&line)).collect()
+}
+
+/// Number and name in a command line of `conmon` (conmon(8): `-c, --cid` and `-n, --name`).
+fn monitored(line: &[u8]) -> Option<(String, String)> {
+    let words: Vec<&str> =
+        line.split(|byte| *byte == 0).map(std::str::from_utf8).collect::<Result<_, _>>().ok()?;
+    let value = |short: &str, long: &str| {
+        let at = words.iter().position(|word| [short, long].contains(word))?;
+        words.get(at + 1).filter(|value| !value.is_empty()).map(|value| (*value).to_owned())
+    };
+    Some((value("-c", "--cid")?, value("-n", "--name")?))
 }
 
 /// Nothing where the engine does not know it, or does not answer.
@@ -116,4 +143,23 @@ async fn get(socket: &Path, id: &str) -> anyhow::Result<Option<String>> {
     let about: serde_json::Value = serde_json::from_slice(&body)?;
     let name = about.get("Name").and_then(serde_json::Value::as_str);
     Ok(name.map(|name| name.trim_start_matches('/').to_owned()).filter(|name| !name.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::monitored;
+
+    #[test]
+    fn the_name_stands_in_the_command_line_of_what_watches_a_container() {
+        let line = |words: &str| words.replace(' ', "\0").into_bytes();
+        let podman = line(
+            "/usr/bin/conmon --api-version 1 -c 0abc -u 0abc -r /usr/bin/runc -b /x -p /y -n web --exit-dir /z ",
+        );
+        assert_eq!(monitored(&podman), Some(("0abc".to_owned(), "web".to_owned())));
+        let crio = line("/usr/bin/conmon -b /x --cid 0abc --name k8s_web_pod ");
+        assert_eq!(monitored(&crio), Some(("0abc".to_owned(), "k8s_web_pod".to_owned())));
+        for other in ["/usr/bin/conmon --version ", "/usr/bin/conmon -c ", "/usr/bin/conmon -c 0abc -n "] {
+            assert_eq!(monitored(&line(other)), None, "{other}");
+        }
+    }
 }

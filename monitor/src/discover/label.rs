@@ -63,6 +63,7 @@ pub fn label(
 fn candidates(cookie: Cookie, seen: &Sighting, name_of: &dyn Fn(&str) -> Option<String>) -> Vec<Label> {
     let label = |rank, text: String| Label { text, rank, kept: false };
     match seen.source {
+        Source::Named if is_made_up(&seen.name) => vec![label(Rank::Mount, seen.name.clone())],
         Source::Named if seen.is_main => vec![label(Rank::Main, seen.name.clone())],
         Source::Named => vec![label(Rank::Named, base(&seen.name).to_owned())],
         Source::Mount => vec![label(Rank::Mount, base(&seen.name).to_owned())],
@@ -79,6 +80,17 @@ fn candidates(cookie: Cookie, seen: &Sighting, name_of: &dyn Fn(&str) -> Option<
             all
         }
     }
+}
+
+/// Whether an engine made the name up, and nobody knows it by that: `netns-UUID` of Podman, `cni-UUID` of containerd, UUID of CRI-O.
+fn is_made_up(name: &str) -> bool {
+    let name = base(name);
+    let uuid = name.strip_prefix("netns-").or_else(|| name.strip_prefix("cni-")).unwrap_or(name);
+    let parts: Vec<&str> = uuid.split('-').collect();
+    let hex = |(part, length): (&&str, usize)| {
+        part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    parts.len() == 5 && parts.iter().zip([8, 4, 4, 4, 12]).all(hex)
 }
 
 /// Without what no label should have, and not too long.
@@ -147,6 +159,10 @@ mod tests {
         assert_eq!(text(&[contained("a"), other.clone()], false, None), "cni-7");
         assert_eq!(text(&[contained("a"), other.clone()], true, None), "web");
         assert_eq!(text(&[contained("a"), other, main], true, None), "blue");
+        let made_up = seen(Source::Named, "netns-feaacab9-95a6-f1c6-b11b-69af878e3e7c", true);
+        assert_eq!(text(&[contained("a"), made_up.clone()], true, None), "web");
+        assert_eq!(text(&[contained("a"), made_up.clone()], false, None), "docker-aaaaaaaaaaaa");
+        assert_eq!(text(std::slice::from_ref(&made_up), false, None), made_up.name);
         let unit = Group { unit: Some("vpn.service".to_owned()), ..Group::default() };
         assert_eq!(text(&[Sighting { group: unit, ..process }, mount], false, None), "vpn.service");
     }
