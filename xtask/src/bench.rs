@@ -13,6 +13,7 @@ use crate::{
 const BENCHES: &[(&str, &str)] = &[
     ("datapath", "ns per packet of the real programs beside an empty one and one that only adds"),
     ("wiring", "building and deleting 1,000 namespaces beside bare syscalls, `ip` and the CNI plugins"),
+    ("discover", "how soon what others make is found and counted, and what watching costs"),
 ];
 
 /// `cargo xtask bench [NAME [ARGS]]`.

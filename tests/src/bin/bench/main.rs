@@ -2,6 +2,7 @@
 
 mod bare;
 mod datapath;
+mod discover;
 mod wiring;
 
 use std::process::ExitCode;
@@ -16,6 +17,10 @@ fn main() -> Result<ExitCode> {
         ["datapath", "--rounds", rounds] => datapath::datapath(rounds.parse()?),
         ["wiring"] => wiring::wiring(1000),
         ["wiring", "--namespaces", namespaces] => wiring::wiring(namespaces.parse()?),
-        _ => bail!("usage: bench datapath [--rounds N] | wiring [--namespaces N]"),
+        ["discover"] => discover::discover(1000),
+        ["discover", "--namespaces", namespaces] => discover::discover(namespaces.parse()?),
+        _ => {
+            bail!("usage: bench datapath [--rounds N] | wiring [--namespaces N] | discover [--namespaces N]")
+        }
     }
 }
