@@ -145,6 +145,14 @@ impl PidNamespace {
     }
 }
 
+impl Running {
+    /// Its number in the test's own PID namespace.
+    #[must_use]
+    pub fn outer(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Drop for Running {
     /// A namespace ends only after all of its processes were waited for.
     fn drop(&mut self) {

@@ -1,18 +1,28 @@
 //! Namespaces that other tools made, of every kind, are each found once, with the right names and the right counts, and are
 //! let go when they end.
 
-use std::{fs, process::Stdio, rc::Rc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    process::Stdio,
+    rc::Rc,
+    time::Duration,
+};
 
 use monitor_tests::{
     agent::{Agent, run_well},
     exposition::Metrics,
-    host::{TestHost, disable_ipv6, inside, ip},
-    ledger::Count,
-    oracle::pins,
-    pid_namespace::PidNamespace,
-    poll::{ONE_PASS, SOON, until, until_equal},
+    host::{TestHost, disable_ipv6, inside, ip, run},
+    ledger::{Count, skbs},
+    oracle::{links, pins},
+    pid_namespace::{PidNamespace, Running},
+    poll::{ONE_PASS, SOON, until, until_equal, until_stable},
     scene::{kernels, ours},
 };
+
+/// For so long nothing moves where nothing is on its way.
+const QUIET: Duration = Duration::from_millis(300);
 
 /// The label that a series of this metric has, of those with these labels.
 fn label(metrics: &Metrics, name: &str, with: &[(&str, &str)]) -> Option<String> {
@@ -233,4 +243,185 @@ fn a_program_that_somebody_removed_is_put_back_and_counted_on() {
         (agent.metrics().value("netns_monitor_reattached_total", &[]) == Some(1.0)).then_some(())
     });
     run_well(&["ls"]);
+}
+
+/// Every kind of namespace, each made by other tools: how to enter it, and its interface.
+struct Zoo {
+    processes: Rc<PidNamespace>,
+    /// Part of the label, the way in, the interface, and the address to ask.
+    all: Vec<(&'static str, String, &'static str, &'static str)>,
+    living: Vec<Running>,
+}
+
+impl Zoo {
+    fn within(way: &str, command: &str) -> String {
+        run("nsenter", &format!("--net={way} {command}"))
+    }
+
+    /// A veth between two ways in (the host is none), an address on either end, and no word that nobody asked for.
+    fn wire(ends: [(Option<&str>, &str, &str); 2]) {
+        run("ip", "link add tmp0 type veth peer name tmp1");
+        for ((way, name, address), made) in ends.into_iter().zip(["tmp0", "tmp1"]) {
+            match way {
+                Some(way) => {
+                    let file = fs::File::open(way).expect("a way in");
+                    let link = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+                    // `ip` knows names and processes: a name for a moment.
+                    fs::write("/run/netns/tmp", "").expect("a file");
+                    run("mount", &format!("--bind {link} /run/netns/tmp"));
+                    ip(&format!("link set {made} netns tmp"));
+                    run("umount", "/run/netns/tmp");
+                    fs::remove_file("/run/netns/tmp").expect("removed");
+                    for command in [
+                        format!("sysctl -q -w net.ipv6.conf.{made}.disable_ipv6=1"),
+                        format!("ip link set {made} name {name}"),
+                        format!("ip address add {address}/24 dev {name}"),
+                        format!("ip link set {name} up"),
+                    ] {
+                        Self::within(way, &command);
+                    }
+                }
+                None => {
+                    ip(&format!("link set {made} name {name}"));
+                    ip(&format!("address add {address}/24 dev {name}"));
+                    ip(&format!("link set {name} up"));
+                }
+            }
+        }
+    }
+
+    fn new(host: &TestHost) -> Self {
+        let processes = Rc::new(PidNamespace::new(host));
+        for name in ["named", "left", "right", "held", "outer"] {
+            ip(&format!("netns add {name}"));
+        }
+        let file = fs::File::open("/run/netns/held").expect("a descriptor of it");
+        let living = vec![
+            processes.start("unshare -n sleep 1000", Stdio::null()),
+            processes.start("sleep 2000", file),
+            processes.start("nsenter --net=/run/netns/outer unshare -n sleep 3000", Stdio::null()),
+        ];
+        let ways = |at: usize| format!("/proc/{}/ns/net", living[at].outer());
+        let (anonymous, nested) = (ways(0), ways(2));
+        let held = format!("/proc/{}/fd/0", living[1].outer());
+        let named = |name: &str| format!("/run/netns/{name}");
+        let host_of = |name, address| (None, name, address);
+        Self::wire([host_of("v0", "198.51.100.1"), (Some(&named("named")), "eth0", "198.51.100.2")]);
+        Self::wire([host_of("v1", "192.0.2.1"), (Some(&anonymous), "eth0", "192.0.2.2")]);
+        Self::wire([host_of("v2", "203.0.113.1"), (Some(&held), "eth0", "203.0.113.2")]);
+        Self::wire([
+            (Some(&named("left")), "to-right", "198.18.0.1"),
+            (Some(&named("right")), "to-left", "198.18.0.2"),
+        ]);
+        Self::wire([(Some(&named("outer")), "down0", "198.18.1.1"), (Some(&nested), "up0", "198.18.1.2")]);
+        ip("netns delete held");
+        let all = vec![
+            ("named", named("named"), "eth0", "198.51.100.1"),
+            ("sleep", anonymous, "eth0", "192.0.2.1"),
+            ("sleep", held, "eth0", "203.0.113.1"),
+            ("left", named("left"), "to-right", "198.18.0.2"),
+            ("right", named("right"), "to-left", "198.18.0.1"),
+            ("outer", named("outer"), "down0", "198.18.1.2"),
+            ("sleep", nested, "up0", "198.18.1.1"),
+        ];
+        Self { processes, all, living }
+    }
+}
+
+#[test]
+fn every_kind_of_namespace_is_shown_once_counted_to_the_packet_and_let_go() {
+    let host = TestHost::quiet();
+    let zoo = Zoo::new(&host);
+    let sources = ["--watch.source", "named,mount,process,held"];
+    let agent = Agent::start_among(&zoo.processes, &sources);
+    let inodes: BTreeMap<u64, usize> = zoo
+        .all
+        .iter()
+        .enumerate()
+        .map(|(at, (_, way, ..))| (fs::metadata(way).expect("a namespace").ino(), at))
+        .collect();
+    // The label of each, by its inode.
+    let labels = || -> Option<Vec<String>> {
+        let metrics = agent.metrics();
+        let mut found = vec![None; zoo.all.len()];
+        let mut shown = 0;
+        for (labels, _) in metrics.select("netns_info", &[]) {
+            shown += 1;
+            let at = *inodes.get(&labels["inode"].parse().expect("a number"))?;
+            assert_eq!(found[at].replace(labels["netns"].clone()), None, "shown once");
+        }
+        assert!(shown <= zoo.all.len());
+        found.into_iter().collect()
+    };
+    let labels = until(ONE_PASS * 2, "each is shown", labels);
+    for (label, (part, ..)) in labels.iter().zip(&zoo.all) {
+        assert!(label.starts_with(part), "{label} and {part}");
+    }
+    let attached = |at: usize| {
+        let with = [("netns", labels[at].as_str()), ("interface", zoo.all[at].2)];
+        agent.metrics().select("netns_interface_attached", &with).find(|(_, value)| *value == 1.0).map(|_| ())
+    };
+    (0..zoo.all.len()).for_each(|at| until(SOON, "each interface is counted", || attached(at)));
+    let both = |at: usize| {
+        let (_, way, interface, _) = &zoo.all[at];
+        let metrics = agent.metrics();
+        let ours = ["receive", "transmit"].map(|direction| skbs(&metrics, &labels[at], interface, direction));
+        let shown = Zoo::within(way, &format!("ip -j -s -s link show dev {interface}"));
+        let links: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        let number =
+            |direction: &str, what: &str| links[0]["stats64"][direction][what].as_u64().expect("a number");
+        let kernel = ["rx", "tx"].map(|direction| Count {
+            packets: number(direction, "packets"),
+            bytes: number(direction, "bytes"),
+        });
+        (ours, kernel)
+    };
+    let no_socket = |at: usize| {
+        let with = [("netns", labels[at].as_str()), ("reason", "NO_SOCKET")];
+        agent.metrics().value("netns_packet_drops_total", &with).unwrap_or_default()
+    };
+    for at in 0..zoo.all.len() {
+        let (_, way, _, to) = &zoo.all[at];
+        // They know each other after that.
+        Zoo::within(way, &format!("ping -q -c 1 -W 5 {to}"));
+    }
+    let before: Vec<_> =
+        (0..zoo.all.len()).map(|at| until_stable(SOON, QUIET, "silence", || both(at))).collect();
+    for at in 0..zoo.all.len() {
+        let (_, way, _, to) = &zoo.all[at];
+        Zoo::within(way, &format!("ping -q -c 7 -i 0.01 -W 5 {to}"));
+    }
+    for at in 0..zoo.all.len() {
+        let rise = |after: [Count; 2], before: [Count; 2]| {
+            [0, 1].map(|way| (after[way].packets - before[way].packets, after[way].bytes - before[way].bytes))
+        };
+        until_equal(SOON, &format!("{} is counted as the kernel does", labels[at]), || {
+            let (ours, kernel) = both(at);
+            (rise(ours, before[at].0), rise(kernel, before[at].1))
+        });
+        let (ours, _) = both(at);
+        assert!(rise(ours, before[at].0).iter().all(|(packets, _)| *packets >= 7), "{}", labels[at]);
+    }
+    // To a port of its own that nobody has: dropped there, for that reason.
+    for at in 0..zoo.all.len() {
+        let (_, way, ..) = &zoo.all[at];
+        let dropped = no_socket(at);
+        Zoo::within(way, "ip link set lo up");
+        let script = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nfor _ in range(5): s.sendto(b'x', ('127.0.0.1', 9))\n";
+        fs::write("/run/send.py", script).expect("a script");
+        Zoo::within(way, "python3 /run/send.py");
+        until_equal(SOON, &format!("what {} dropped", labels[at]), || (no_socket(at) - dropped, 5.0));
+    }
+
+    let Zoo { processes, all, living } = zoo;
+    drop((living, all));
+    for name in ["named", "left", "right", "outer"] {
+        ip(&format!("netns delete {name}"));
+    }
+    until(ONE_PASS * 2, "all are gone", || {
+        (agent.metrics().value("netns_network_namespaces", &[]) == Some(0.0)).then_some(())
+    });
+    until(SOON, "and their links", || (links() == ["lo"]).then_some(()));
+    let left = processes.run_well(&[&sources[..], &["ls", "--json"]].concat()).stdout;
+    assert_eq!(left.trim(), "[]");
 }
