@@ -134,6 +134,28 @@ pub fn inside<T: Send>(dir: &Path, name: &NsName, work: impl FnOnce() -> T + Sen
     })
 }
 
+/// Runs `work` in several named namespaces, one after the other on one fresh thread; as [`inside`] of each. In the order of
+/// the names.
+///
+/// # Errors
+/// The thread panicked.
+pub fn inside_each<T: Send>(
+    dir: &Path,
+    names: &[&NsName],
+    mut work: impl FnMut(&NsName) -> T + Send,
+) -> Result<Vec<Result<T, NetnsError>>, NetnsError> {
+    on_thread(|| {
+        let visit = |name: &&NsName| {
+            let netns = open(dir, name)?;
+            setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
+                .map_err(failed("setns", &dir.join(name.as_str())))?;
+            drop(netns);
+            Ok(work(name))
+        };
+        Ok(names.iter().map(visit).collect())
+    })
+}
+
 /// Runs `work` on a fresh thread inside a new namespace without a name, which goes with the thread.
 ///
 /// # Errors

@@ -91,7 +91,10 @@ pub fn wiring() -> String {
     let mut netns: Vec<_> =
         netns.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     netns.sort();
-    [ip("-j addr"), ip("-j route show table all"), ip("-j -6 route show table all"), netns.join(" ")].join(
+    // What the kernel finds out by itself a moment after a link is up.
+    let addresses = ip("-j addr").replace("\"operstate\":\"UNKNOWN\"", "\"operstate\":\"UP\"");
+    let addresses = addresses.replace("\"tentative\":true,", "");
+    [addresses, ip("-j route show table all"), ip("-j -6 route show table all"), netns.join(" ")].join(
         "
 ",
     )

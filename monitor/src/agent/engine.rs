@@ -196,7 +196,9 @@ impl Engine {
     /// Not root: namespaces cannot be entered.
     pub fn look(host: &Host) -> Result<Look, Failure> {
         need_root()?;
-        Ok(Look { kernel: Kernel::new(&host.netns_dir, &host.run_dir), host: host.clone() })
+        let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
+        kernel.read_figures();
+        Ok(Look { kernel, host: host.clone() })
     }
 
     /// One pass: look, plan, do it, and move the counts of what is gone to where totals are kept.

@@ -53,7 +53,7 @@ fn target(global: &Global, netns: &str) -> Result<Target, Failure> {
         .map_err(|error: NameError| Failure::Usage(error.to_string()))
         .and_then(|name: NsName| Ok(Target::named(&global.netns_dir, &name).map_err(anyhow::Error::from)?));
     let Err(why) = by_file else { return by_file };
-    let view = Engine::look(&global.host()).and_then(|look| Ok(look.view()?));
+    let view = Engine::look(&global.host()).and_then(|look| look.view());
     let found = view.ok().and_then(|view| {
         let mut all = view.sample.namespaces.iter();
         all.find(|found| found.label == netns).and_then(|found| found.inode)

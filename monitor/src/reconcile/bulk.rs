@@ -43,6 +43,7 @@ impl Kernel {
             })
             .collect();
         let Some(first) = links.first() else { return Ok(()) };
+        links.iter().for_each(|link| self.forget(link));
         // One that cannot go this way goes the other, or says why it does not.
         let gone = self.at(&first.place, async |session| self.delete_as_group(session, &links).await);
         if let Err(error) = gone {

@@ -1,15 +1,18 @@
 //! One namespace: looking into it, adopting and leaving it, its sysctls.
 
+use std::{collections::BTreeMap, thread};
+
 use anyhow::Context as _;
+use tokio::runtime::Runtime;
 
 use super::{
     Kernel,
     figures::figures,
-    session::{NetlinkError, session},
+    session::{NetlinkError, runtime, session, session_on},
 };
 use crate::{
     netns::{
-        self,
+        self, NetnsError,
         sysctl::{self, SysctlError},
     },
     topology::{
@@ -20,44 +23,81 @@ use crate::{
     },
 };
 
+/// What a namespace is like, and the kernel's figures of it where they are asked for.
+pub(super) type Looked = (ObservedNetns, Option<Figures>);
+
 impl Kernel {
-    /// What a namespace is like, with these sysctls and those that were changed, and the kernel's figures of it.
-    pub(super) fn observe_netns(
+    /// What each of these namespaces is like, with the sysctls asked for and those that were changed, and the kernel's figures
+    /// of it. As many at a time as there are cores.
+    ///
+    /// # Errors
+    /// A thread panicked.
+    pub(super) fn observe_each(
+        &self,
+        names: Vec<NsName>,
+        wanted: &BTreeMap<NsName, &[(SysctlKey, String)]>,
+    ) -> anyhow::Result<Vec<(NsName, anyhow::Result<Looked>)>> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let share = names.len().div_ceil(cores).max(1);
+        let sysctls = |name: &NsName| {
+            let keys = wanted.get(name).copied().unwrap_or_default().iter().map(|(key, _)| key.clone());
+            keys.collect::<Vec<SysctlKey>>()
+        };
+        let look = |names: &[NsName]| -> anyhow::Result<Vec<anyhow::Result<Looked>>> {
+            let runtime = runtime()?;
+            let each: Vec<&NsName> = names.iter().collect();
+            let looked = netns::inside_each(&self.netns_dir, &each, |name| {
+                self.observe_here(name, sysctls(name), &runtime)
+            })?;
+            Ok(looked.into_iter().map(|looked| looked.map_err(anyhow::Error::from).flatten()).collect())
+        };
+        let all = thread::scope(|scope| {
+            let threads: Vec<_> = names.chunks(share).map(|names| scope.spawn(|| look(names))).collect();
+            let mut all = Vec::with_capacity(names.len());
+            for thread in threads {
+                all.extend(thread.join().map_err(|_panic| NetnsError::Panicked)??);
+            }
+            anyhow::Ok(all)
+        })?;
+        Ok(names.into_iter().zip(all).collect())
+    }
+
+    /// What the calling thread's namespace is like, which has that name.
+    fn observe_here(
         &self,
         name: &NsName,
         mut sysctls: Vec<SysctlKey>,
-    ) -> anyhow::Result<(ObservedNetns, Figures)> {
-        netns::inside(&self.netns_dir, name, || {
-            let netns::Identity { cookie, inode } = netns::own_identity()?;
-            let before = self.records.befores.of(name, cookie);
-            sysctls.extend(before.iter().flat_map(|before| before.sysctls.keys().cloned()));
-            let mut observed = session(async |session| {
-                let links = session.links(&self.tag, self.group).await?;
-                let (routes, rules) = (session.routes(&links).await?, session.rules().await?);
-                let neighbours = session.neighbours(&links).await?;
-                let (sysctls, owned) = (Default::default(), false);
-                Ok::<_, NetlinkError>(ObservedNetns {
-                    cookie,
-                    inode,
-                    owned,
-                    links,
-                    before,
-                    routes,
-                    rules,
-                    neighbours,
-                    sysctls,
-                    table: None,
-                })
+        runtime: &Runtime,
+    ) -> anyhow::Result<Looked> {
+        let netns::Identity { cookie, inode } = netns::own_identity()?;
+        let before = self.records.befores.of(name, cookie);
+        sysctls.extend(before.iter().flat_map(|before| before.sysctls.keys().cloned()));
+        let mut observed = session_on(runtime, async |session| {
+            let links = session.links(&self.tag, self.group).await?;
+            let (routes, rules) = (session.routes(&links).await?, session.rules().await?);
+            let neighbours = session.neighbours(&links).await?;
+            let (sysctls, owned) = (Default::default(), false);
+            Ok::<_, NetlinkError>(ObservedNetns {
+                cookie,
+                inode,
+                owned,
+                links,
+                before,
+                routes,
+                rules,
+                neighbours,
+                sysctls,
+                table: None,
             })
-            .with_context(|| format!("cannot look into namespace {name}"))?;
-            observed.owned = self.records.owns(name, cookie);
-            observed.table =
-                if observed.owned || observed.before.is_some() { self.table_inside()? } else { None };
-            // One that cannot be read is not what is wanted: writing it says why.
-            observed.sysctls =
-                sysctls.into_iter().filter_map(|key| Some((key.clone(), sysctl::read(&key).ok()?))).collect();
-            anyhow::Ok((observed, figures()))
-        })?
+        })
+        .with_context(|| format!("cannot look into namespace {name}"))?;
+        observed.owned = self.records.owns(name, cookie);
+        observed.table =
+            if observed.owned || observed.before.is_some() { self.table_inside()? } else { None };
+        // One that cannot be read is not what is wanted: writing it says why.
+        observed.sysctls =
+            sysctls.into_iter().filter_map(|key| Some((key.clone(), sysctl::read(&key).ok()?))).collect();
+        Ok((observed, self.reads_figures().then(figures)))
     }
 
     pub(super) fn adopt(&self, name: &NsName, how: Adopt) -> anyhow::Result<()> {

@@ -15,7 +15,7 @@ use rtnetlink::{
         address::{AddressAttribute, AddressFlags, AddressMessage},
         link::{
             InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
-            LinkAttribute, LinkMessage, MacVlanMode as KernelMode,
+            LinkAttribute, LinkExtentMask, LinkMessage, MacVlanMode as KernelMode,
         },
     },
 };
@@ -37,6 +37,8 @@ impl Session {
     pub(super) async fn find(&mut self, name: &str) -> Result<Option<Found>, NetlinkError> {
         let mut asked = LinkMessage::default();
         asked.attributes.push(LinkAttribute::IfName(name.to_string()));
+        // Most of the answer, and of the time it takes.
+        asked.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let link = match self.get(RouteNetlinkMessage::GetLink(asked)).await {
             Ok(Some(RouteNetlinkMessage::NewLink(link))) => link,
             Ok(_) => return Ok(None),

@@ -21,7 +21,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -62,6 +65,7 @@ pub struct Kernel {
     leases: Leases,
     /// Open while a plan is performed.
     pool: Mutex<Option<Pool>>,
+    figures: AtomicBool,
 }
 
 /// While this lives, connections stay open from one step to the next.
@@ -87,7 +91,17 @@ impl Kernel {
             before: Before::new(run_dir),
             leases: Leases::new(run_dir),
             pool: Mutex::new(None),
+            figures: AtomicBool::new(false),
         }
+    }
+
+    /// From now on the kernel's figures of each namespace are observed, too: who only wires needs none.
+    pub fn read_figures(&self) {
+        self.figures.store(true, Ordering::Relaxed);
+    }
+
+    fn reads_figures(&self) -> bool {
+        self.figures.load(Ordering::Relaxed)
     }
 
     /// Keeps connections open until what it returns is dropped: for a plan of many steps.
@@ -111,6 +125,13 @@ impl Kernel {
 
     fn pool(&self) -> MutexGuard<'_, Option<Pool>> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before a link goes: another may have its name after it.
+    fn forget(&self, link: &LinkId) {
+        if let Some(pool) = &mut *self.pool() {
+            pool.forget(&link.place, link.name.as_str());
+        }
     }
 
     /// Before a namespace is made or removed: a connection would be to the one before, and keep it alive.
@@ -159,16 +180,15 @@ impl Kernel {
         let (host, host_routes) = self.at(&Place::Host, look)?;
         let outside = self.outside(&host)?;
         let leases = self.leases.all();
-        let figures = BTreeMap::from([(None, figures())]);
+        let figures = self.reads_figures().then(|| (None, figures())).into_iter().collect();
         let mut observed = Observed { host, host_routes, outside, leases, figures, ..Observed::default() };
         let mut names: BTreeSet<NsName> = wanted.keys().cloned().collect();
         names.extend(self.records.names()?);
         names.extend(self.records.befores.names()?);
-        for name in names {
-            let sysctls = wanted.get(&name).copied().unwrap_or_default().iter().map(|(key, _)| key);
-            match self.observe_netns(&name, sysctls.cloned().collect()) {
+        for (name, looked) in self.observe_each(names.into_iter().collect(), &wanted)? {
+            match looked {
                 Ok((netns, figures)) => {
-                    observed.figures.insert(Some(name.clone()), figures);
+                    observed.figures.extend(figures.map(|figures| (Some(name.clone()), figures)));
                     observed.namespaces.insert(name, netns);
                 }
                 Err(error) => match error.downcast_ref() {
@@ -203,7 +223,10 @@ impl Kernel {
             Step::CreateVeth { a, b } => self.create_veth(a, b),
             Step::CreateMacvlan { parent, mode, end } => self.create_macvlan(parent, *mode, end),
             Step::Lend { device, link } => self.lend(device, link),
-            Step::TakeBack { device, link: _ } => self.take_back(device),
+            Step::TakeBack { device, link } => {
+                self.forget(link);
+                self.take_back(device)
+            }
             Step::SetTxQueueLen { link, from: _, to } => self.on(link, async |session, ifindex| {
                 session.set_link(ifindex, |link| link.txqueuelen(*to)).await
             }),
@@ -298,15 +321,25 @@ impl Kernel {
         work: impl AsyncFnOnce(&mut Session, u32) -> Result<(), NetlinkError> + Send,
     ) -> anyhow::Result<()> {
         self.at(&link.place, async |session| {
-            let found = session
-                .find(link.name.as_str())
-                .await?
-                .with_context(|| format!("there is no link {link}"))?;
-            if link.name.as_str() != "lo" && !self.is_ours(&found) && !self.is_unclaimed(&found) {
-                bail!("{link} is not ours any more (its alias does not say so): somebody put another in its place");
-            }
-            anyhow::Ok(work(session, found.ifindex).await?)
+            let ifindex = self.index(session, link).await?;
+            anyhow::Ok(work(session, ifindex).await?)
         })
+    }
+
+    /// The index of a link of ours, or of `lo`.
+    async fn index(&self, session: &mut Session, link: &LinkId) -> anyhow::Result<u32> {
+        let name = link.name.as_str();
+        if let Some(ifindex) = session.known(name) {
+            return Ok(ifindex);
+        }
+        let found = session.find(name).await?.with_context(|| format!("there is no link {link}"))?;
+        if name != "lo" && !self.is_ours(&found) && !self.is_unclaimed(&found) {
+            bail!(
+                "{link} is not ours any more (its alias does not say so): somebody put another in its place"
+            );
+        }
+        session.remember(name, found.ifindex);
+        Ok(found.ifindex)
     }
 
     fn create_bridge(&self, name: &IfName, mtu: Option<u32>, mac: Option<MacAddr>) -> anyhow::Result<()> {
@@ -409,7 +442,9 @@ impl Kernel {
             let new = session.find(link.name.as_str()).await?.filter(|found| self.is_unclaimed(found));
             let new = new.with_context(|| format!("the link just made, {link}, is gone"))?;
             let tagged = session.set_link(new.ifindex, |link| link.alias(alias.as_str())).await;
-            tagged.with_context(|| format!("cannot tag the new link {link}"))
+            tagged.with_context(|| format!("cannot tag the new link {link}"))?;
+            session.remember(link.name.as_str(), new.ifindex);
+            anyhow::Ok(())
         })
     }
 
@@ -429,6 +464,7 @@ impl Kernel {
         let gone = |error: &anyhow::Error| {
             matches!(error.downcast_ref(), Some(NetnsError::Missing { .. })) || is(error, libc::ENODEV)
         };
+        self.forget(link);
         let deleted = self.at(&link.place, async |session| match session.find(link.name.as_str()).await? {
             None => Ok(()),
             Some(found) if !self.is_ours(&found) && !self.is_unclaimed(&found) => {
@@ -441,21 +477,21 @@ impl Kernel {
 
     fn set_bridge(&self, link: &LinkId, bridge: Option<&IfName>) -> anyhow::Result<()> {
         self.at(&link.place, async |session| {
-            let found = session
-                .find(link.name.as_str())
-                .await?
-                .with_context(|| format!("there is no link {link}"))?;
+            // Both may be somebody else's.
+            let ifindex = async |session: &mut Session, name: &IfName| match session.known(name.as_str()) {
+                Some(ifindex) => Ok(Some(ifindex)),
+                None => session.find(name.as_str()).await.map(|found| Some(found?.ifindex)),
+            };
+            let port = ifindex(session, &link.name).await?;
+            let port = port.with_context(|| format!("there is no link {link}"))?;
             let bridge = match bridge {
                 Some(name) => {
-                    session
-                        .find(name.as_str())
-                        .await?
-                        .with_context(|| format!("there is no bridge {name}"))?
-                        .ifindex
+                    let found = ifindex(session, name).await?;
+                    found.with_context(|| format!("there is no bridge {name}"))?
                 }
                 None => 0,
             };
-            anyhow::Ok(session.set_link(found.ifindex, |link| link.controller(bridge)).await?)
+            anyhow::Ok(session.set_link(port, |link| link.controller(bridge)).await?)
         })
     }
 }

@@ -3,7 +3,11 @@
 //! A socket belongs to the namespace it was opened in, whichever thread uses it afterwards. A reply is believed only
 //! when it is an acknowledgement, and a dump only when nothing changed underneath.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 use rtnetlink::{
@@ -59,18 +63,32 @@ const KEPT: usize = 64;
 /// A connection to the kernel.
 pub(super) struct Session {
     handle: Handle,
+    /// Indexes of links that were found to be ours since it was opened, by name.
+    known: HashMap<String, u32>,
 }
 
 /// Opens a session in the calling thread's namespace, runs `work`, and closes it.
 pub(super) fn session<T, E: From<NetlinkError>>(
     work: impl AsyncFnOnce(&mut Session) -> Result<T, E>,
 ) -> Result<T, E> {
-    let runtime = runtime()?;
-    let mut session = Session::open(runtime.handle())?;
-    runtime.block_on(work(&mut session))
+    session_on(&runtime()?, work)
 }
 
-fn runtime() -> Result<Runtime, NetlinkError> {
+/// The same by a runtime that others use after it.
+pub(super) fn session_on<T, E: From<NetlinkError>>(
+    runtime: &Runtime,
+    work: impl AsyncFnOnce(&mut Session) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut session = Session::open(runtime.handle())?;
+    let done = runtime.block_on(work(&mut session));
+    drop(session);
+    // The connection ends when its task sees that nobody uses it.
+    runtime.block_on(tokio::task::yield_now());
+    done
+}
+
+/// What drives sessions of one thread.
+pub(super) fn runtime() -> Result<Runtime, NetlinkError> {
     runtime::Builder::new_current_thread().enable_all().build().map_err(NetlinkError::Socket)
 }
 
@@ -108,6 +126,13 @@ impl Pool {
         self.runtime.block_on(work(&mut self.sessions[index].1))
     }
 
+    /// What has this name there next is another link.
+    pub(super) fn forget(&mut self, place: &Place, name: &str) {
+        for (_, session) in self.sessions.iter_mut().filter(|(other, _)| other == place) {
+            session.known.remove(name);
+        }
+    }
+
     /// Closes the session of a place: what has its name next is another one.
     pub(super) fn close(&mut self, place: &Place) {
         self.sessions.retain(|(other, _)| other != place);
@@ -130,7 +155,17 @@ impl Session {
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         runtime.spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, known: HashMap::new() })
+    }
+
+    /// The index of a link that was found to be ours.
+    pub(super) fn known(&self, name: &str) -> Option<u32> {
+        self.known.get(name).copied()
+    }
+
+    /// Notes that a link is ours, so that the next step need not look for it.
+    pub(super) fn remember(&mut self, name: &str, ifindex: u32) {
+        self.known.insert(name.to_owned(), ifindex);
     }
 
     /// Sends a request and waits for its acknowledgement.

@@ -58,6 +58,7 @@ impl Engine {
     /// # Errors
     /// The kernel gives no socket, or no cookies.
     pub fn begin_watch(&self) -> anyhow::Result<()> {
+        self.kernel.read_figures();
         let watcher = Watcher::new(self.host.scope(), self.host.engines.clone(), true)?;
         *self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
         Ok(())
