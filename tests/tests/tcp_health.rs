@@ -12,7 +12,7 @@ use monitor_tests::{
     exposition::Metrics,
     host::{TestHost, inside, ip, run, sysctl_inside},
     oracle::protocol_counters,
-    poll::{SOON, until, until_equal},
+    poll::{ONE_PASS, SOON, until, until_equal},
     scene::Scene,
 };
 use nix::{
@@ -318,6 +318,43 @@ fn resets_are_counted_at_who_sends_and_at_who_receives_them() {
             [expected(&[("reset transmit", 1)]), expected(&[("failure refused", 1), ("reset receive", 1)])],
         )
     });
+}
+
+/// Connections of a namespace by state, without states that none is in.
+fn states(metrics: &Metrics, netns: &str) -> Found {
+    let labels = [("netns", netns)];
+    let some = metrics.select("netns_tcp_connections", &labels).filter(|(_, count)| *count > 0.0);
+    some.map(|(labels, count)| (labels["state"].clone(), count as u64)).collect()
+}
+
+#[test]
+fn connections_are_counted_in_the_state_they_are_in() {
+    let scene = Scene::two(&[]);
+    assert_eq!(scene.agent.metrics().select("netns_tcp_connections", &[("netns", "red")]).count(), 10);
+    let listener = listen("red", 80);
+    // Of the other family, on its loopback.
+    sysctl_inside("red", "net/ipv6/conf/lo/disable_ipv6", "0");
+    let six = inside("red", || TcpListener::bind("[::1]:80").expect("a listener"));
+    let connected = |count: usize| (0..count).map(|_| connected(&listener, 80)).collect::<Vec<_>>();
+    let open = connected(3);
+    let half = connected(2);
+    half.iter().for_each(|(client, _)| client.shutdown(std::net::Shutdown::Write).expect("half closed"));
+    // Who closes first waits.
+    connected(4).into_iter().for_each(|(client, server)| close_first(client, server));
+    connected(5).into_iter().for_each(|(client, server)| close_first(server, client));
+    rule("red", "tcp dport 9 drop");
+    let asking = [begin("blue", 9), begin("blue", 9)];
+    let expected = [
+        expected(&[("established", 3), ("fin_wait2", 2), ("time_wait", 4), ("syn_sent", 2)]),
+        expected(&[("established", 3), ("close_wait", 2), ("time_wait", 5), ("listen", 2)]),
+    ];
+    until_equal(ONE_PASS, "every connection in its state", || {
+        let metrics = scene.agent.metrics();
+        (["blue", "red"].map(|netns| states(&metrics, netns)), expected.clone())
+    });
+    let listed = run("ip", "netns exec red ss -Htan");
+    assert_eq!(listed.lines().count(), 12, "the referee: {listed}");
+    drop((open, half, asking, six));
 }
 
 #[test]
