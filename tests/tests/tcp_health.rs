@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::fd::AsRawFd as _,
@@ -17,6 +18,7 @@ use monitor_tests::{
 };
 use nix::{
     errno::Errno,
+    mount::{MsFlags, mount},
     sys::socket::{
         AddressFamily, SockFlag, SockType, SockaddrIn, connect as nix_connect, setsockopt, socket, sockopt,
     },
@@ -366,7 +368,7 @@ fn what_tcp_met_with_in_a_namespace_that_is_gone_stays_in_the_sum_and_nothing_ke
     // The host's end goes when the namespace itself does, and not before.
     ip("link add there type veth peer name here netns red");
     until(SOON, "it is watched", || {
-        (agent.metrics().value("netns_network_namespaces", &[]) == Some(1.0)).then_some(())
+        agent.metrics().value("netns_tcp_connections_opened_total", &[("netns", "red"), ("role", "client")])
     });
     for _ in 0..4 {
         connect("red", "127.0.0.1", 9).expect_err("nobody listens");
@@ -390,4 +392,50 @@ fn what_tcp_met_with_in_a_namespace_that_is_gone_stays_in_the_sum_and_nothing_ke
     let metrics = agent.metrics();
     assert_eq!(metrics.value("netns_monitor_tcp_events_missed_total", &[]), Some(0.0));
     assert_eq!(found(&metrics, "~host").get("failure refused"), None);
+}
+
+/// What the agent said of TCP.
+fn said(agent: &Agent) -> Vec<String> {
+    agent.log().into_iter().filter(|line| line.contains("WARN") && line.contains("TCP")).collect()
+}
+
+/// Shows the agent a kernel with these types, and connects to nobody once.
+fn with_types(types: &[u8]) -> Scene {
+    let host = TestHost::quiet();
+    fs::write("/run/types", types).expect("a file");
+    let (file, none) = (Some("/run/types"), None::<&str>);
+    mount(file, "/sys/kernel/btf/vmlinux", none, MsFlags::MS_BIND, none).expect("a bind mount");
+    let agent = Agent::start("", &[]);
+    TcpStream::connect("127.0.0.1:9").expect_err("nobody listens");
+    Scene { agent, host }
+}
+
+#[test]
+fn a_tracepoint_that_is_not_there_is_told_once_and_the_others_count() {
+    let name = b"btf_trace_tcp_retransmit_synack\0";
+    let mut types = fs::read("/sys/kernel/btf/vmlinux").expect("this kernel's types");
+    let at = types.windows(name.len()).position(|part| part == name).expect("the name of the tracepoint");
+    types[at..at + 3].copy_from_slice(b"xyz");
+    let Scene { agent, host: _host } = &with_types(&types);
+    until_equal(SOON, "one refused", || {
+        let labels = [("netns", "~host"), ("reason", "refused")];
+        (agent.metrics().count("netns_tcp_connect_failures_total", &labels), 1)
+    });
+    let metrics = agent.metrics();
+    let of = |kind| [("netns", "~host"), ("kind", kind)];
+    let again = |kind| metrics.value("netns_tcp_retransmitted_segments_total", &of(kind));
+    assert_eq!((again("syn"), again("synack")), (Some(0.0), None));
+    let said = said(agent);
+    assert!(said.len() == 1 && said[0].contains("no tracepoint for: tcp_retransmit_synack"), "{said:?}");
+}
+
+#[test]
+fn without_type_information_the_rest_works_and_the_log_says_what_is_off() {
+    let Scene { agent, host: _host } = &with_types(b"none");
+    let metrics = agent.metrics();
+    assert_eq!(metrics.select("netns_tcp_connect_failures_total", &[]).count(), 0);
+    assert_eq!(metrics.value("netns_network_namespaces", &[]), Some(0.0));
+    assert_eq!(metrics.select("netns_tcp_connections", &[("netns", "~host")]).count(), 10);
+    let said = said(agent);
+    assert!(said.len() == 1 && said[0].contains("what TCP meets with is not counted"), "{said:?}");
 }

@@ -13,7 +13,7 @@ use crate::{
         names::{IfName, LinkId, MacAddr},
         step::{NewEnd, Step},
     },
-    trace::{Drops, Tcp},
+    trace::{Btf, Drops, Tcp},
 };
 
 /// Can a network namespace be made?
@@ -72,7 +72,7 @@ pub fn count(mode: AttachMode) -> anyhow::Result<()> {
 pub fn drops() -> anyhow::Result<()> {
     netns::in_new(|| {
         let netns::Identity { cookie, inode } = netns::own_identity()?;
-        let drops = Drops::open(None, (cookie, inode))?;
+        let drops = Drops::open(&Btf::running()?, None, (cookie, inode))?;
         // What waits in a socket that is closed is dropped; no packet needs to travel.
         let (sender, receiver) = UnixDatagram::pair()?;
         sender.send(b"lost")?;
@@ -93,7 +93,7 @@ pub fn drops() -> anyhow::Result<()> {
 pub fn tcp() -> anyhow::Result<()> {
     in_new(|kernel| {
         let netns::Identity { cookie, inode } = netns::own_identity()?;
-        let tcp = Tcp::open(None, (cookie, inode))?;
+        let tcp = Tcp::open(&Btf::running()?, None, (cookie, inode))?;
         kernel.perform(&Step::SetUp { link: LinkId::host(name("lo")?) })?;
         let refused = TcpStream::connect("127.0.0.1:1").is_err();
         anyhow::ensure!(refused, "somebody listens in a namespace that was just made");

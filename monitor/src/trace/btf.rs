@@ -226,7 +226,15 @@ impl Btf {
 
     fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Type> + 'a {
         let all = self.types.iter().filter_map(|&at| header(&self.data, at));
-        all.filter(move |found| found.name != 0 && self.string(found.name) == Some(name))
+        all.filter(move |found| found.name != 0 && self.is_named(*found, name))
+    }
+
+    /// Without looking for the end of its name: a kernel has a hundred thousand types.
+    fn is_named(&self, of: Type, name: &str) -> bool {
+        let (start, end) = self.strings;
+        let start = start.checked_add(of.name as usize);
+        let rest = start.and_then(|start| self.data.get(start..end)?.strip_prefix(name.as_bytes()));
+        rest.is_some_and(|rest| rest.first() == Some(&0))
     }
 
     fn string(&self, offset: u32) -> Option<&str> {

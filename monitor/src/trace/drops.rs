@@ -16,7 +16,7 @@ use monitor_ebpf::trace::{
 };
 
 use super::{
-    DropReadings, Kernel, Reasons as Names, TraceError,
+    Btf, DropReadings, Kernel, Reasons as Names, TraceError,
     moves::{Move, Moves, Places, Reasons, Wire},
     object::{self, map, missed, pinned},
     pins::{DROPS, LINK, PROGRAM, Pins},
@@ -57,8 +57,8 @@ impl Drops {
     ///
     /// # Errors
     /// The kernel lacks something or refused.
-    pub fn open(pin_dir: Option<&Path>, host: (Cookie, u64)) -> Result<Self, TraceError> {
-        let kernel = Kernel::running()?;
+    pub fn open(btf: &Btf, pin_dir: Option<&Path>, host: (Cookie, u64)) -> Result<Self, TraceError> {
+        let kernel = Kernel::of(btf)?;
         let pins = pin_dir.map(|dir| Pins::create(&DROPS, dir)).transpose()?;
         let adopting = pins.as_ref().is_some_and(|pins| pins.is_complete() && pins.path(LINK).exists());
         if let Some(pins) = pins.as_ref().filter(|_| !adopting) {

@@ -43,10 +43,14 @@ impl Kernel {
     /// # Errors
     /// It has none to read, or they lack something.
     pub fn running() -> Result<Self, Missing> {
-        Self::from_btf(&running()?)
+        Self::of(&Btf::running()?)
     }
 
-    fn from_btf(btf: &Btf) -> Result<Self, Missing> {
+    /// What is needed of types.
+    ///
+    /// # Errors
+    /// They lack something.
+    pub fn of(btf: &Btf) -> Result<Self, Missing> {
         let parameters = btf.tracepoint("kfree_skb");
         let Some(parameters) = parameters.filter(|parameters| parameters.len() > 2) else {
             return Err(Missing {
@@ -70,12 +74,17 @@ impl Kernel {
     }
 }
 
-/// Reads the running kernel's types.
-pub(super) fn running() -> Result<Btf, Missing> {
-    let data = fs::read(Path::new(VMLINUX)).map_err(|error| {
-        Missing::new(format!("{VMLINUX}: {error} (a kernel with CONFIG_DEBUG_INFO_BTF has it)"))
-    })?;
-    Btf::parse(data).map_err(|error| Missing::new(format!("{VMLINUX}: {error}")))
+impl Btf {
+    /// Reads the running kernel's types: some megabytes, so not more often than needed.
+    ///
+    /// # Errors
+    /// It has none to read.
+    pub fn running() -> Result<Self, Missing> {
+        let data = fs::read(Path::new(VMLINUX)).map_err(|error| {
+            Missing::new(format!("{VMLINUX}: {error} (a kernel with CONFIG_DEBUG_INFO_BTF has it)"))
+        })?;
+        Self::parse(data).map_err(|error| Missing::new(format!("{VMLINUX}: {error}")))
+    }
 }
 
 /// What tells whose a structure is.

@@ -29,7 +29,7 @@ use self::{
     types::Types,
 };
 use super::{
-    TraceError,
+    Btf, TraceError,
     moves::Wire,
     object::{self, map, missed, pinned},
     pins::{Pins, TCP},
@@ -92,8 +92,8 @@ impl Tcp {
     ///
     /// # Errors
     /// The kernel lacks something or refused.
-    pub fn open(pin_dir: Option<&Path>, host: (Cookie, u64)) -> Result<Self, TraceError> {
-        let types = Types::running()?;
+    pub fn open(btf: &Btf, pin_dir: Option<&Path>, host: (Cookie, u64)) -> Result<Self, TraceError> {
+        let types = Types::of(btf)?;
         let pins = pin_dir.map(|dir| Pins::create(&TCP, dir)).transpose()?;
         if let Some(pins) = pins.as_ref().filter(|pins| !pins.is_complete()) {
             // A program left without one of its maps would count into nothing.

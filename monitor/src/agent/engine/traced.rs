@@ -9,7 +9,7 @@ use crate::{
     agent::Failure,
     netns,
     topology::names::Cookie,
-    trace::{self, DropReadings, Drops, Kernel, Tcp, TcpReadings, TraceError},
+    trace::{self, Btf, DropReadings, Drops, Kernel, Missing, Tcp, TcpReadings, TraceError},
 };
 
 impl Engine {
@@ -19,14 +19,18 @@ impl Engine {
         if self.host.attach.is_none() {
             return;
         }
-        self.drops.get_or_init(|| match self.open_drops() {
+        if self.drops.get().is_some() && self.tcp.get().is_some() {
+            return;
+        }
+        let btf = Btf::running();
+        self.drops.get_or_init(|| match self.open_drops(&btf) {
             Ok(drops) => Some(drops),
             Err(error) => {
                 warn!("drops are not counted: {error:#}");
                 None
             }
         });
-        self.tcp.get_or_init(|| match self.open_tcp() {
+        self.tcp.get_or_init(|| match self.open_tcp(&btf) {
             Ok(tcp) => {
                 if !tcp.missing().is_empty() {
                     let missing = tcp.missing().join(", ");
@@ -41,14 +45,14 @@ impl Engine {
         });
     }
 
-    fn open_tcp(&self) -> anyhow::Result<Tcp> {
+    fn open_tcp(&self, btf: &Result<Btf, Missing>) -> anyhow::Result<Tcp> {
         let netns::Identity { cookie, inode } = netns::own_identity()?;
-        Ok(Tcp::open(self.pin_dir.as_deref(), (cookie, inode))?)
+        Ok(Tcp::open(btf.as_ref().map_err(Clone::clone)?, self.pin_dir.as_deref(), (cookie, inode))?)
     }
 
-    fn open_drops(&self) -> anyhow::Result<Drops> {
+    fn open_drops(&self, btf: &Result<Btf, Missing>) -> anyhow::Result<Drops> {
         let netns::Identity { cookie, inode } = netns::own_identity()?;
-        Ok(Drops::open(self.pin_dir.as_deref(), (cookie, inode))?)
+        Ok(Drops::open(btf.as_ref().map_err(Clone::clone)?, self.pin_dir.as_deref(), (cookie, inode))?)
     }
 
     /// Watches every namespace that was seen; those of interfaces that are counted stay watched, also when nothing shows them.

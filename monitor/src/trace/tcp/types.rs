@@ -10,7 +10,7 @@ use monitor_ebpf::{
 
 use crate::trace::{
     Btf, Missing,
-    kernel::{self, offset, ours, running},
+    kernel::{self, offset, ours},
     object::Globals,
 };
 
@@ -32,11 +32,7 @@ pub(super) struct Types {
 }
 
 impl Types {
-    pub(super) fn running() -> Result<Self, Missing> {
-        Self::from_btf(&running()?)
-    }
-
-    fn from_btf(btf: &Btf) -> Result<Self, Missing> {
+    pub(super) fn of(btf: &Btf) -> Result<Self, Missing> {
         let mut globals = ours(btf)?;
         for (global, path) in [
             (SK_PROTOCOL, "sock.sk_protocol"),
@@ -71,7 +67,7 @@ mod tests {
 
     #[test]
     fn this_kernels_types_have_all_that_is_needed() {
-        let types = Types::running().expect("a kernel with BTF");
+        let types = Types::of(&Btf::running().expect("a kernel with BTF")).expect("all of it");
         assert!(types.has_cookie());
         assert_eq!(types.has, [true; TRACEPOINTS.len()]);
         // A socket is the beginning of a TCP socket, and `srtt_us` is none of its own members.
