@@ -1,8 +1,8 @@
 //! Counts what TCP meets with, by namespace: handshakes and how long they take, connects that fail, segments sent again,
 //! resets, and the round-trip time of each connection at its end. Raw tracepoints.
 //!
-//! None of them is on the way of a packet that does as it should: a connection costs three or four runs, from its
-//! beginning to its end, and then each segment sent again and each reset costs one.
+//! None of them is on the way of a packet that does as it should: a connection costs five runs at each end, from its
+//! beginning to its end and however much it carries, and then each segment sent again and each reset costs one.
 //!
 //! Whose it is says the socket; of a reset that no socket sends, the device where the segment arrived that it answers.
 //! The kernel runs one program never twice at once on one CPU, and no two of them write the same number: additions are
@@ -104,8 +104,9 @@ attached! {
 #[raw_tracepoint]
 fn state_changed(ctx: RawTracePointContext) -> i32 {
     let (socket, old, new) = (ctx.arg::<u64>(0), ctx.arg::<i32>(1), ctx.arg::<i32>(2));
+    let matters = matches!(old, state::SYN_SENT | state::SYN_RECV | state::ESTABLISHED);
     // The tracepoint is of MPTCP's own sockets, too.
-    if read(socket, SK_PROTOCOL.load()) != Some(TCP) {
+    if (!matters && new != state::SYN_SENT) || read(socket, SK_PROTOCOL.load()) != Some(TCP) {
         return 0;
     }
     match (old, new) {
