@@ -9,27 +9,22 @@
 #![no_std]
 #![no_main]
 
+mod netns;
 mod runtime;
 
 use aya_ebpf::{
     Global,
     bindings::BPF_NOEXIST,
-    btf_maps::{HashMap, PerCpuArray, PerCpuHashMap, ProgramArray},
-    helpers::bpf_probe_read_kernel,
+    btf_maps::{PerCpuArray, PerCpuHashMap, ProgramArray},
     macros::{btf_map, raw_tracepoint},
     programs::RawTracePointContext,
 };
-use monitor_ebpf::trace::{self, ABSENT, NetnsKey, PlaceKey, REST, ReasonKey};
-
-/// `BPF_F_NO_PREALLOC`.
-const NO_PREALLOC: usize = 1;
+use monitor_ebpf::trace::{self, ABSENT, PlaceKey, REST, ReasonKey};
+use netns::{pointer, watched};
 
 /// See [`trace::PROGRAMS_MAP`].
 #[btf_map]
 static PROGRAMS: ProgramArray<1> = ProgramArray::new();
-/// See [`trace::WATCHED_MAP`].
-#[btf_map]
-static WATCHED: HashMap<NetnsKey, u64, { trace::WATCHED }, NO_PREALLOC> = HashMap::new();
 /// See [`trace::PLACES_MAP`].
 #[btf_map]
 static PLACES: PerCpuHashMap<PlaceKey, u64, { trace::PLACES }> = PerCpuHashMap::new();
@@ -41,17 +36,7 @@ static REASONS: PerCpuHashMap<ReasonKey, u64, { trace::REASONS }> = PerCpuHashMa
 static OTHER: PerCpuArray<u64, { trace::OTHERS }> = PerCpuArray::new();
 
 #[unsafe(no_mangle)]
-static SKB_DEV: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
 static SKB_SK: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static DEV_NET: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static SOCK_NET: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static NET_COOKIE: Global<u32> = Global::new(ABSENT);
-#[unsafe(no_mangle)]
-static NET_INUM: Global<u32> = Global::new(ABSENT);
 #[unsafe(no_mangle)]
 static HAS_RX_SK: Global<u32> = Global::new(0);
 
@@ -81,55 +66,25 @@ fn owner(ctx: &RawTracePointContext, skb: u64) -> Option<u64> {
     if HAS_RX_SK.load() == 1 {
         let socket = ctx.arg::<u64>(3);
         if socket != 0 {
-            seen = pointer(socket, SOCK_NET.load());
+            seen = netns::of_socket(socket);
             if let Some(netns) = watched(seen) {
                 return Some(netns);
             }
         }
     }
-    let device = pointer(skb, SKB_DEV.load());
-    if device != 0 {
-        let net = pointer(device, DEV_NET.load());
-        if net != seen {
-            if let Some(netns) = watched(net) {
-                return Some(netns);
-            }
-            seen = net;
+    let net = netns::of_packet(skb);
+    if net != 0 && net != seen {
+        if let Some(netns) = watched(net) {
+            return Some(netns);
         }
+        seen = net;
     }
     let socket = pointer(skb, SKB_SK.load());
     if socket == 0 {
         return None;
     }
-    let net = pointer(socket, SOCK_NET.load());
+    let net = netns::of_socket(socket);
     if net == seen { None } else { watched(net) }
-}
-
-/// The number of a namespace, if it is watched.
-#[inline(always)]
-fn watched(net: u64) -> Option<u64> {
-    if net == 0 {
-        return None;
-    }
-    let cookie = match NET_COOKIE.load() {
-        ABSENT => 0,
-        offset => read::<u64>(net, offset)?,
-    };
-    let key = NetnsKey { cookie, inum: read::<u32>(net, NET_INUM.load())?, reserved: 0 };
-    // SAFETY: user space alone writes the value, once, before the namespace is watched.
-    WATCHED.get_ptr(key).map(|number| unsafe { *number })
-}
-
-/// A pointer out of a kernel structure; 0 where there is none.
-#[inline(always)]
-fn pointer(base: u64, offset: u32) -> u64 {
-    read(base, offset).unwrap_or(0)
-}
-
-#[inline(always)]
-fn read<T>(base: u64, offset: u32) -> Option<T> {
-    // SAFETY: the helper checks the address, and fails where it is none.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
 }
 
 #[inline(always)]

@@ -15,14 +15,17 @@ use monitor::{
         AgentSample, AttachMode, ByDirection, ClassCounts, ContainerSample, Counts, DirectionCounts,
         IdentitySample, InterfaceSample, LinkSample, NetnsSample, NetnsState, RECONCILE_BOUNDS,
         ReconcileSample, ReloadSample, Sample,
-        lost::{Lost, PacketDrops},
+        lost::{Lost, PacketDrops, TcpHealth},
     },
     topology::{
-        figures::{Conntrack, Figures},
+        figures::{Connections, Conntrack, Figures},
         names::{Cookie, MacAddr},
     },
 };
-use monitor_ebpf::{CLASSES, FLAGS, SIZES, class, flag};
+use monitor_ebpf::{
+    CLASSES, FLAGS, SIZES, class, flag,
+    health::{TcpCounts, Times},
+};
 use nix::time::{ClockId, clock_gettime};
 
 const GOLDEN: &str = include_str!("golden/metrics.txt");
@@ -334,9 +337,39 @@ fn sample() -> Sample {
     Sample { namespaces: vec![blue, red], gone: counts(5000), agent: agent(), lost: lost() }
 }
 
+fn tcp() -> TcpCounts {
+    let times = |first: u64| {
+        let mut times = Times { nanoseconds: 1_500_000 * first, ..Times::default() };
+        (times.buckets[0], times.buckets[12], times.buckets[15]) = (first, 2, 1);
+        times
+    };
+    TcpCounts {
+        retransmits: [1, 2, 3, 4, 5],
+        failures: [6, 7, 8, 9, 10, 11],
+        resets: [12, 13],
+        opened: [14, 15],
+        handshakes: [times(11), Times::default()],
+        rtt: times(3),
+    }
+}
+
+#[test]
+fn what_the_kernel_has_no_tracepoint_for_is_absent() {
+    let mut sample = sample();
+    let tcp = sample.lost.tcp.as_mut().expect("counted");
+    tcp.attached = [true, true, false, false, true];
+    let text = render(&Arc::new(sample)).expect("a scrape");
+    assert!(text.contains("netns_tcp_retransmitted_segments_total{kind=\"fast\""));
+    assert!(!text.contains("kind=\"synack\""));
+    assert!(text.contains("netns_tcp_resets_total{direction=\"receive\""));
+    assert!(!text.contains("netns_tcp_resets_total{direction=\"transmit\""));
+}
+
 fn lost() -> Lost {
     let reasons = |count| [("NO_SOCKET".to_owned(), count), ("NETFILTER_DROP".to_owned(), 1)].into();
     let netns = [("blue".to_owned(), reasons(4)), ("~gone".to_owned(), reasons(9))].into();
+    let mut connections = Connections::default();
+    [1, 10, 10, 6].into_iter().for_each(|state| connections.add(state));
     let figures = Figures {
         overflows: [("udp_receive", 7)].into(),
         listen_drops: Some(2),
@@ -349,8 +382,14 @@ fn lost() -> Lost {
             early_drops: Some(1),
             insert_failures: Some(0),
         }),
+        connections: Some(connections),
     };
-    Lost { drops: Some(PacketDrops { netns, missed: 0 }), figures: [("blue".to_owned(), figures)].into() }
+    let tcp = TcpHealth { netns: [("blue".to_owned(), tcp())].into(), missed: 1, attached: [true; 5] };
+    Lost {
+        drops: Some(PacketDrops { netns, missed: 0 }),
+        tcp: Some(tcp),
+        figures: [("blue".to_owned(), figures)].into(),
+    }
 }
 
 fn agent() -> AgentSample {

@@ -1,8 +1,8 @@
 //! What `agent`, `apply`, `destroy` and the looking subcommands do to the kernel, in order. Blocking.
 
-mod drops;
 mod gc;
 mod look;
+mod traced;
 mod watch;
 
 use std::{
@@ -40,7 +40,7 @@ use crate::{
         plan::{self, PlanOptions},
         step::Step,
     },
-    trace::Drops,
+    trace::{Drops, Tcp},
 };
 
 /// The host's directories, and how to attach.
@@ -76,6 +76,8 @@ pub struct Engine {
     pin_dir: Option<PathBuf>,
     /// Opened by the first pass; absent where this kernel or our privileges do not allow it.
     drops: OnceLock<Option<Drops>>,
+    /// The same.
+    tcp: OnceLock<Option<Tcp>>,
     /// A pass is one at a time.
     passing: Mutex<()>,
     watching: Watching,
@@ -159,6 +161,7 @@ impl Engine {
             probes,
             pin_dir,
             drops: OnceLock::new(),
+            tcp: OnceLock::new(),
             passing: Mutex::new(()),
             watching: Watching::new(ways),
             named: Mutex::default(),
@@ -211,7 +214,7 @@ impl Engine {
         progress: &mut dyn FnMut(usize, &Step),
     ) -> Result<Pass, PassError> {
         let _one_at_a_time = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.count_drops();
+        self.count_by_tracing();
         // Commands that live keep what they have; those that ended are not wanted any more.
         let runs = Runs::new(&self.host.run_dir);
         for run in runs.dead() {
@@ -338,7 +341,7 @@ impl Engine {
 
     /// Takes programs, maps and pins away, a bpffs that we mounted, and the run directory.
     fn forget(&self) -> anyhow::Result<()> {
-        self.forget_drops()?;
+        self.forget_tracing()?;
         if let Some(probes) = &self.probes {
             probes.remove_everything()?;
         }
@@ -378,7 +381,7 @@ impl Engine {
 
     /// Moves the counts of interfaces and namespaces that are gone to where totals are kept.
     fn retire(&self, observed: &Observed) -> anyhow::Result<()> {
-        let Some(probes) = &self.probes else { return self.watch_drops([].into_iter()) };
+        let Some(probes) = &self.probes else { return self.watch_by_tracing([].into_iter()) };
         // Beside what this look saw, whatever the kernel says our programs are still attached to: an interface of a
         // namespace that lost its name is out of sight, and alive.
         let complete: Vec<Target> = probes
@@ -404,7 +407,7 @@ impl Engine {
         *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
         let live = self.live(&self.watched());
         probes.retire_dead(&alive, &live)?;
-        self.watch_drops(complete.iter().map(|target| target.cookie))
+        self.watch_by_tracing(complete.iter().map(|target| target.cookie))
     }
 
     /// Counts a link: finds out whose packets these are, and attaches.

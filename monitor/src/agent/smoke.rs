@@ -1,6 +1,6 @@
 //! Trying kernel features for real, in a namespace that exists for the attempt only. For `doctor`.
 
-use std::{os::unix::net::UnixDatagram, path::Path};
+use std::{net::TcpStream, os::unix::net::UnixDatagram, path::Path};
 
 use anyhow::Context as _;
 
@@ -13,7 +13,7 @@ use crate::{
         names::{IfName, LinkId, MacAddr},
         step::{NewEnd, Step},
     },
-    trace::Drops,
+    trace::{Btf, Drops, Tcp},
 };
 
 /// Can a network namespace be made?
@@ -72,7 +72,7 @@ pub fn count(mode: AttachMode) -> anyhow::Result<()> {
 pub fn drops() -> anyhow::Result<()> {
     netns::in_new(|| {
         let netns::Identity { cookie, inode } = netns::own_identity()?;
-        let drops = Drops::open(None, (cookie, inode))?;
+        let drops = Drops::open(&Btf::running()?, None, (cookie, inode))?;
         // What waits in a socket that is closed is dropped; no packet needs to travel.
         let (sender, receiver) = UnixDatagram::pair()?;
         sender.send(b"lost")?;
@@ -84,6 +84,28 @@ pub fn drops() -> anyhow::Result<()> {
         );
         Ok(())
     })?
+}
+
+/// Can what TCP meets with be counted: is one connection that is refused found in the namespace it was tried in?
+///
+/// # Errors
+/// What is missing.
+pub fn tcp() -> anyhow::Result<()> {
+    in_new(|kernel| {
+        let netns::Identity { cookie, inode } = netns::own_identity()?;
+        let tcp = Tcp::open(&Btf::running()?, None, (cookie, inode))?;
+        kernel.perform(&Step::SetUp { link: LinkId::host(name("lo")?) })?;
+        let refused = TcpStream::connect("127.0.0.1:1").is_err();
+        anyhow::ensure!(refused, "somebody listens in a namespace that was just made");
+        let counts = tcp.read()?.namespaces.get(&cookie).copied().unwrap_or_default();
+        anyhow::ensure!(
+            counts.failures.iter().sum::<u64>() == 1,
+            "the programs are attached, but a connect that failed was not found in its namespace"
+        );
+        let missing = tcp.missing().join(", ");
+        anyhow::ensure!(missing.is_empty(), "all but what this kernel has no tracepoint for: {missing}");
+        Ok(())
+    })
 }
 
 fn make_veth(kernel: &Kernel) -> anyhow::Result<()> {

@@ -125,7 +125,7 @@ impl State {
         let observed = self.observed.load();
         let watched = self.engine.watched();
         let mut sample = assemble(&observed, &watched, readings, agent);
-        sample.lost = lost(&sample.namespaces, &observed, &watched, self.engine.drops());
+        sample.lost = lost(&sample.namespaces, &observed, &watched, self.engine.drops(), self.engine.tcp());
         Ok(sample)
     }
 

@@ -91,7 +91,7 @@ const CAPABILITIES: [(&str, u32, bool, &str); 6] = [
     ("CAP_NET_ADMIN", 12, true, "links, addresses, routes, attaching programs"),
     ("CAP_SYS_ADMIN", 21, true, "creating and entering namespaces, mounting them"),
     ("CAP_BPF", 39, true, "loading programs and maps: nothing is counted"),
-    ("CAP_PERFMON", 38, false, "tracing programs (drops with reason)"),
+    ("CAP_PERFMON", 38, false, "tracing programs (drops with reason, what TCP meets with)"),
     ("CAP_SYS_PTRACE", 19, false, "namespaces that only other users' processes hold"),
     (
         "CAP_SYS_CHROOT",
@@ -134,7 +134,12 @@ fn mounts(global: &Global) -> Vec<Finding> {
     let run = Finding::needed(&format!("run directory {}", global.run_dir.display()), true, seen, "");
     let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
     let seen = if btf { "/sys/kernel/btf/vmlinux" } else { "no /sys/kernel/btf/vmlinux" };
-    vec![bpffs, named, run, Finding::used("kernel type information (BTF)", btf, seen, "drops with reason")]
+    vec![
+        bpffs,
+        named,
+        run,
+        Finding::used("kernel type information (BTF)", btf, seen, "drops with reason, what TCP meets with"),
+    ]
 }
 
 /// Tries the features themselves: versions say little on kernels with backports.
@@ -169,6 +174,14 @@ fn features() -> Vec<Finding> {
                 "drops with reason (5.17, BTF)",
                 &smoke::drops(),
                 "netns_packet_drops_total, and what `why` tells of drops",
+            )
+        },
+        Finding {
+            required: false,
+            ..Finding::tried(
+                "tracepoints of TCP (4.16, BTF)",
+                &smoke::tcp(),
+                "failed connects, retransmits, resets, times of handshakes and round trips, and what `why` tells of them",
             )
         },
         Finding {

@@ -2,10 +2,12 @@
 
 mod plain;
 mod report;
+mod tcp;
 
 use std::{thread, time::Duration};
 
 use clap::Args;
+use monitor_ebpf::health::TcpCounts;
 use serde_json::{Value, json};
 
 use self::{
@@ -19,8 +21,11 @@ use crate::{
         engine::{Engine, Look, View},
     },
     sample::lost::HOST,
-    topology::{figures::Figures, names::NsName},
-    trace::{DropReadings, NetnsDrops, Symbols},
+    topology::{
+        figures::Figures,
+        names::{Cookie, NsName},
+    },
+    trace::{DropReadings, NetnsDrops, Symbols, TcpReadings},
 };
 
 /// Options of `why`.
@@ -40,6 +45,7 @@ pub(super) struct Options {
 struct Seen {
     view: View,
     drops: Option<DropReadings>,
+    tcp: Option<TcpReadings>,
 }
 
 /// What is told.
@@ -51,6 +57,8 @@ struct Report<'a> {
     links: Vec<Link>,
     routes: Vec<String>,
     firewall: Vec<(String, Count)>,
+    /// What TCP met with, at both readings; absent where it is not counted.
+    tcp: Option<[TcpCounts; 2]>,
     figures: Vec<(String, Count)>,
     /// Connections tracked, and how many there can be.
     conntrack: Option<(u64, u64)>,
@@ -76,7 +84,7 @@ pub(super) fn run(global: &Global, Options { netns, seconds, json }: &Options) -
 }
 
 fn see(look: &Look) -> Result<Seen, Failure> {
-    Ok(Seen { view: look.view()?, drops: look.drops()? })
+    Ok(Seen { view: look.view()?, drops: look.drops()?, tcp: look.tcp()? })
 }
 
 fn exists(view: &View, netns: &str) -> Result<(), Failure> {
@@ -143,10 +151,17 @@ fn report<'a>(global: &Global, netns: &'a str, seconds: u64, before: &Seen, now:
             "the kernel did not show {missed} drops of the whole host: the program was at work"
         ));
     }
+    let tcp = tcp_of(now, netns).map(|now| [tcp_of(before, netns).unwrap_or_default(), now]);
+    if tcp.is_none() {
+        notes.push(format!(
+            "what TCP meets with in {netns} is not counted; see what `netns-monitor doctor` says of it"
+        ));
+    }
     Report {
         netns,
         seconds,
         rows,
+        tcp,
         links,
         routes: routes.iter().map(ToString::to_string).collect(),
         firewall: report::counts(&firewall(&sample_before), &firewall(&sample_now)),
@@ -177,13 +192,22 @@ fn symbols(notes: &mut Vec<String>) -> Symbols {
 /// What a namespace lost; absent where it is not watched.
 fn drops_of(seen: &Seen, netns: &str) -> Option<NetnsDrops> {
     let drops = seen.drops.as_ref()?;
+    drops.namespaces.get(&cookie(seen, netns, drops.host)?).cloned()
+}
+
+/// The same of TCP.
+fn tcp_of(seen: &Seen, netns: &str) -> Option<TcpCounts> {
+    let tcp = seen.tcp.as_ref()?;
+    tcp.namespaces.get(&cookie(seen, netns, tcp.host)?).copied()
+}
+
+fn cookie(seen: &Seen, netns: &str, host: Option<Cookie>) -> Option<Cookie> {
     let named = seen.view.sample.namespaces.iter().find(|found| found.label == netns);
-    let cookie = named.map(|found| found.cookie).or(drops.host.filter(|_| netns == HOST))?;
-    drops.namespaces.get(&cookie).cloned()
+    named.map(|found| found.cookie).or(host.filter(|_| netns == HOST))
 }
 
 fn as_text(report: &Report<'_>) -> String {
-    let Report { netns, seconds, rows, links, routes, firewall, conntrack, figures, notes } = report;
+    let Report { netns, seconds, rows, links, routes, firewall, tcp, conntrack, figures, notes } = report;
     let mut text = String::new();
     if let Some(rows) = rows {
         let sum = |of: fn(&Count) -> u64| rows.iter().map(|row| of(&row.drops)).sum::<u64>();
@@ -223,6 +247,9 @@ fn as_text(report: &Report<'_>) -> String {
     );
     if !firewall.is_empty() {
         section(&mut text, "dropped by rules of the file", or_none(named(firewall), "nothing"));
+    }
+    if let Some([before, now]) = tcp {
+        section(&mut text, "its TCP", or_none(tcp::lines(before, now), "nothing went wrong"));
     }
     let mut lines = named(figures);
     if let Some((entries, limit)) = conntrack.filter(|(entries, _)| *entries > 0) {
@@ -279,7 +306,7 @@ fn counted(Count { now, rose }: &Count) -> String {
 }
 
 fn as_json(report: &Report<'_>) -> Value {
-    let Report { netns, seconds, rows, links, routes, firewall, conntrack, figures, notes } = report;
+    let Report { netns, seconds, rows, links, routes, firewall, tcp, conntrack, figures, notes } = report;
     let pair = |count: &Count| json!({ "dropped": count.rose, "total": count.now });
     let named = |list: &[(String, Count)]| -> Value {
         let each = list
@@ -320,6 +347,7 @@ fn as_json(report: &Report<'_>) -> Value {
         "routes": routes,
         "firewall_drops": named(firewall),
         "conntrack": conntrack.map(|(entries, limit)| json!({ "entries": entries, "limit": limit })),
+        "tcp": tcp.map(|[before, now]| tcp::as_json(&before, &now)),
         "figures": named(figures),
         "notes": notes,
     })

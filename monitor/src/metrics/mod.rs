@@ -11,6 +11,7 @@ mod agent;
 mod conntrack;
 mod drops;
 mod firewall;
+mod health;
 mod interface;
 mod namespace;
 mod netstat;
@@ -57,6 +58,7 @@ pub const COLLECTORS: &[Collector] = &[
     protocol::COLLECTOR,
     size::COLLECTOR,
     tcp::COLLECTOR,
+    health::COLLECTOR,
     interface::COLLECTOR,
     namespace::COLLECTOR,
     firewall::COLLECTOR,

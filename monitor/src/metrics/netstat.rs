@@ -1,12 +1,12 @@
-//! Where a namespace's own network stack says that it loses something: full queues of sockets, discards, missing routes.
+//! What a namespace's own network stack says: full queues of sockets, discards, missing routes, TCP connections.
 
 use super::{Collector, Metric, Series};
 use crate::sample::{ByDirection, Sample};
 
 pub(super) const COLLECTOR: Collector = Collector {
     name: "netstat",
-    help: "Full queues of sockets, discards and missing routes, from /proc/net of each namespace as of the last pass.",
-    metrics: &[OVERFLOWS, LISTEN_DROPS, DISCARDS, NO_ROUTE],
+    help: "Full queues of sockets, discards, missing routes and TCP connections of each namespace as of the last pass.",
+    metrics: &[OVERFLOWS, LISTEN_DROPS, DISCARDS, NO_ROUTE, CONNECTIONS],
     collect,
 };
 
@@ -38,6 +38,13 @@ const NO_ROUTE: Metric = Metric::counter(
      namespace.",
 );
 
+const CONNECTIONS: Metric = Metric::gauge(
+    "netns_tcp_connections",
+    &["netns", "state"],
+    "TCP sockets by state, as ss shows them, IPv4 and IPv6 together, as of the last pass; listen are those that wait for \
+     connections, syn_recv also connection requests.",
+);
+
 fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
     for (netns, figures) in &sample.lost.figures {
         for (queue, &count) in &figures.overflows {
@@ -45,6 +52,9 @@ fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
         }
         if let Some(drops) = figures.listen_drops {
             series.count(&LISTEN_DROPS, &[netns], drops);
+        }
+        for (state, count) in figures.connections.iter().flat_map(|connections| connections.each()) {
+            series.count(&CONNECTIONS, &[netns, state], count);
         }
         for (metric, [receive, transmit]) in [(&DISCARDS, figures.discards), (&NO_ROUTE, figures.no_route)] {
             for (direction, count) in (ByDirection { receive, transmit }).each() {

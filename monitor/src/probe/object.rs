@@ -11,6 +11,9 @@ pub static INSIDE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// Drops by namespace and reason: one instance for the whole host.
 pub static DROPS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/drops"));
 
+/// What TCP meets with, by namespace: one instance for the whole host.
+pub static TCP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcp"));
+
 /// What the benchmark compares the others with; the agent never loads it.
 #[doc(hidden)]
 pub static BASELINE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/baseline"));

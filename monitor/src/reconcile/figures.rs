@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _},
 };
 
+use super::connections::connections;
 use crate::topology::figures::{FILES, Figures};
 
 /// The figures of the calling thread's namespace. What the kernel does not have is absent.
@@ -14,11 +15,14 @@ pub fn figures() -> Figures {
         read(&format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok()?.trim().parse().ok()
     };
     let conntrack = number("count").and_then(|count| Some((count, number("max")?)));
-    Figures::parse(&texts, conntrack)
+    let connections = connections()
+        .inspect_err(|error| log::debug!("TCP connections of a namespace cannot be told: {error}"))
+        .ok();
+    Figures { connections, ..Figures::parse(&texts, conntrack) }
 }
 
 /// In one piece: these files are made anew for each reading, and have no length to go by.
-fn read(path: &str) -> io::Result<String> {
+pub(super) fn read(path: &str) -> io::Result<String> {
     let mut text = String::with_capacity(8192);
     File::open(path)?.read_to_string(&mut text)?;
     Ok(text)

@@ -1,6 +1,7 @@
 //! The kernel's wiring: looking at it, and performing steps. Blocking; nothing stays open in between.
 
 mod bulk;
+mod connections;
 mod ethtool;
 pub mod figures;
 mod inside;

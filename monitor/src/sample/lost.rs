@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use monitor_ebpf::health::{FAILURES, KINDS, TRACEPOINTS, TcpCounts, failure, kind};
+
 use crate::topology::figures::Figures;
 
 /// The label of the host's own namespace. No name of a namespace starts with `~`.
@@ -16,6 +18,8 @@ pub const GONE: &str = "~gone";
 pub struct Lost {
     /// Packets the kernel dropped; absent where nothing counts them.
     pub drops: Option<PacketDrops>,
+    /// What TCP met with; absent where nothing counts it.
+    pub tcp: Option<TcpHealth>,
     /// Figures of `/proc/net`, as of the last pass, by label.
     pub figures: BTreeMap<String, Figures>,
 }
@@ -28,3 +32,37 @@ pub struct PacketDrops {
     /// Drops the kernel did not show to the program.
     pub missed: u64,
 }
+
+/// What TCP met with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TcpHealth {
+    /// By label. Every event the programs saw is in one of them.
+    pub netns: BTreeMap<String, TcpCounts>,
+    /// Events the kernel did not show to the programs.
+    pub missed: u64,
+    /// Which of the tracepoints are counted; of the others nothing is known.
+    pub attached: [bool; TRACEPOINTS.len()],
+}
+
+/// What segments sent again are called, by number.
+pub const TCP_RETRANSMITS: [&str; KINDS] = {
+    let mut names = [""; KINDS];
+    names[kind::SYN] = "syn";
+    names[kind::SYNACK] = "synack";
+    names[kind::FAST] = "fast";
+    names[kind::TIMEOUT] = "timeout";
+    names[kind::PROBE] = "probe";
+    names
+};
+
+/// What reasons of failed connects are called, by number.
+pub const TCP_FAILURES: [&str; FAILURES] = {
+    let mut names = [""; FAILURES];
+    names[failure::REFUSED] = "refused";
+    names[failure::TIMEOUT] = "timeout";
+    names[failure::UNREACHABLE] = "unreachable";
+    names[failure::ABANDONED] = "abandoned";
+    names[failure::UNSENT] = "unsent";
+    names[failure::OTHER] = "other";
+    names
+};

@@ -15,6 +15,58 @@ pub struct Figures {
     pub no_route: [Option<u64>; 2],
     /// Connection tracking; absent where the namespace has none.
     pub conntrack: Option<Conntrack>,
+    /// TCP connections; absent where the kernel does not tell.
+    pub connections: Option<Connections>,
+}
+
+/// TCP states by the kernel's number, `include/net/tcp_states.h`; under the empty name what is no connection.
+const STATES: [&str; 13] = [
+    "",
+    "established",
+    "syn_sent",
+    "syn_recv",
+    "fin_wait1",
+    "fin_wait2",
+    "time_wait",
+    "",
+    "close_wait",
+    "last_ack",
+    "listen",
+    "closing",
+    // Connection requests (`TCP_NEW_SYN_RECV`), which the kernel's tools show as what they are.
+    "syn_recv",
+];
+
+/// TCP connections of one namespace by state, of both families; sockets that listen are among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections([u64; STATES.len()]);
+
+impl Connections {
+    /// Counts a socket in this state.
+    pub fn add(&mut self, state: u8) {
+        // The two names of one state are one number.
+        let state = if state == 12 { 3 } else { usize::from(state) };
+        if let Some(count) = self.0.get_mut(state) {
+            *count += 1;
+        }
+    }
+
+    /// Every state and how many are in it.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        STATES.into_iter().zip(self.0).take(12).filter(|(state, _)| !state.is_empty())
+    }
+}
+
+/// Whether a namespace has a TCP socket that is more than a descriptor, by its `/proc/net/sockstat` and `sockstat6`. Where
+/// they are not as expected it may have some.
+pub fn has_tcp(four: &str, six: &str) -> bool {
+    let number = |text: &str, line: &str, name: &str| -> Option<u64> {
+        let mut words = text.lines().find_map(|found| found.strip_prefix(line))?.split_whitespace();
+        words.find(|word| *word == name)?;
+        words.next()?.parse().ok()
+    };
+    let idle = number(four, "TCP:", "inuse") == Some(0) && number(four, "TCP:", "tw") == Some(0);
+    !idle || (!six.is_empty() && number(six, "TCP6:", "inuse") != Some(0))
 }
 
 /// Connection tracking of one namespace.
@@ -74,6 +126,7 @@ impl Figures {
                 early_drops: stat.get("early_drop").copied(),
                 insert_failures: stat.get("insert_failed").copied(),
             }),
+            connections: None,
         }
     }
 }
@@ -158,6 +211,32 @@ mod tests {
         texts[3].clear();
         let conntrack = Figures::parse(&texts, Some((1, 2))).conntrack.expect("there");
         assert_eq!((conntrack.entries, conntrack.drops), (1, None));
+    }
+
+    #[test]
+    fn only_a_namespace_that_surely_has_no_socket_is_not_asked() {
+        let four = |inuse, tw| {
+            format!("sockets: used 9\nTCP: inuse {inuse} orphan 7 tw {tw} alloc 9 mem 1\nUDP: inuse 3\n")
+        };
+        let six = |inuse| format!("TCP6: inuse {inuse}\nUDP6: inuse 4\n");
+        assert!(!has_tcp(&four(0, 0), &six(0)));
+        assert!(!has_tcp(&four(0, 0), ""), "a kernel without IPv6");
+        for (four, six) in [(four(1, 0), six(0)), (four(0, 1), six(0)), (four(0, 0), six(1))] {
+            assert!(has_tcp(&four, &six), "{four} {six}");
+        }
+        assert!(has_tcp("", "") && has_tcp(&four(0, 0), "UDP6: inuse 0\n") && has_tcp("TCP: inuse\n", ""));
+    }
+
+    #[test]
+    fn states_that_are_no_connection_are_left_out() {
+        let mut connections = Connections::default();
+        (0..=255).for_each(|state| connections.add(state));
+        let all: Vec<_> = connections.each().collect();
+        assert_eq!(all.len(), 10);
+        assert!(
+            all.iter().all(|(state, count)| *count == if *state == "syn_recv" { 2 } else { 1 }),
+            "{all:?}"
+        );
     }
 
     #[test]

@@ -120,18 +120,31 @@ impl Btf {
     /// Byte offset of a member, named by the path to it: `net.ns.inum` is member `inum` of member `ns` of `struct net`.
     /// Members of nameless structures in it count as its own. Absent where the kernel has none, or it is a bit field.
     pub fn offset(&self, path: &str) -> Option<u32> {
+        self.place(path).filter(|(bit, width)| bit % 8 == 0 && *width == 0).map(|(bit, _)| bit / 8)
+    }
+
+    /// The same of a bit field that lies within one byte: the byte, the bits of it to the right of the field, and those
+    /// of the field as a mask. Absent also where the member is none, or is written down as older compilers do.
+    pub fn bit_field(&self, path: &str) -> Option<(u32, u32, u32)> {
+        let (bit, width) = self.place(path).filter(|(bit, width)| *width > 0 && bit % 8 + width <= 8)?;
+        let shift = if cfg!(target_endian = "big") { 8 - bit % 8 - width } else { bit % 8 };
+        Some((bit / 8, shift, (1 << width) - 1))
+    }
+
+    /// Bit offset and width of a member, the width being 0 where it is no bit field.
+    fn place(&self, path: &str) -> Option<(u32, u32)> {
         let mut path = path.split('.');
         let name = path.next()?;
         let path: Vec<&str> = path.collect();
         self.named(name).filter(|found| found.kind() == kind::STRUCT).find_map(|found| {
-            let mut offset = 0_u32;
-            let mut inside = found;
+            let (mut offset, mut width) = (0_u32, 0);
+            let mut inside = Some(found);
             for member in &path {
-                let (bits, of) = self.member(inside, member, DEPTH)?;
-                offset = offset.checked_add((bits % 8 == 0).then_some(bits / 8)?)?;
-                inside = self.resolve(of)?;
+                let (bit, bits, of) = self.member(inside?, member, DEPTH)?;
+                (offset, width) = (offset.checked_add(bit)?, bits);
+                inside = self.resolve(of).filter(|_| bits == 0);
             }
-            Some(offset)
+            Some((offset, width))
         })
     }
 
@@ -170,8 +183,8 @@ impl Btf {
         (1..function.len()).map(parameter).collect()
     }
 
-    /// Bit offset and type of a member.
-    fn member(&self, of: Type, name: &str, depth: u32) -> Option<(u32, u32)> {
+    /// Bit offset, width where it is a bit field (else 0), and type of a member.
+    fn member(&self, of: Type, name: &str, depth: u32) -> Option<(u32, u32, u32)> {
         if !of.is_structure() || depth == 0 {
             return None;
         }
@@ -181,10 +194,10 @@ impl Btf {
                 (word(&self.data, at)?, word(&self.data, at + WORD)?, word(&self.data, at + 2 * WORD)?);
             let (offset, bits) = if of.flag() { (offset & 0xff_ffff, offset >> 24) } else { (offset, 0) };
             match self.string(found)? {
-                found if found == name => (bits == 0).then_some((offset, kind)),
+                found if found == name => Some((offset, bits, kind)),
                 "" => {
-                    let (inner, kind) = self.member(self.resolve(kind)?, name, depth - 1)?;
-                    Some((offset.checked_add(inner)?, kind))
+                    let (inner, bits, kind) = self.member(self.resolve(kind)?, name, depth - 1)?;
+                    Some((offset.checked_add(inner)?, bits, kind))
                 }
                 _ => None,
             }
@@ -213,7 +226,15 @@ impl Btf {
 
     fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Type> + 'a {
         let all = self.types.iter().filter_map(|&at| header(&self.data, at));
-        all.filter(move |found| found.name != 0 && self.string(found.name) == Some(name))
+        all.filter(move |found| found.name != 0 && self.is_named(*found, name))
+    }
+
+    /// Without looking for the end of its name: a kernel has a hundred thousand types.
+    fn is_named(&self, of: Type, name: &str) -> bool {
+        let (start, end) = self.strings;
+        let start = start.checked_add(of.name as usize);
+        let rest = start.and_then(|start| self.data.get(start..end)?.strip_prefix(name.as_bytes()));
+        rest.is_some_and(|rest| rest.first() == Some(&0))
     }
 
     fn string(&self, offset: u32) -> Option<&str> {
@@ -345,6 +366,9 @@ mod tests {
         assert_eq!(btf.offset("net.ns.inum"), Some(20));
         assert_eq!(btf.offset("net.ns.ns_id"), Some(24), "through a nameless union");
         assert_eq!(btf.offset("net.name"), None, "a bit field has no byte offset");
+        let shift = if cfg!(target_endian = "big") { 0 } else { 5 };
+        assert_eq!(btf.bit_field("net.name"), Some((0, shift, 7)));
+        assert_eq!((btf.bit_field("net.ns"), btf.bit_field("net.name.more")), (None, None));
         assert_eq!((btf.offset("net.ns.other"), btf.offset("other.ns")), (None, None));
         assert_eq!(btf.offset("net.ns.inum.more"), None, "a number has no members");
     }

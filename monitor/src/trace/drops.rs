@@ -2,31 +2,29 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
-    sync::{Mutex, PoisonError, RwLock},
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray},
-    programs::{ProgramFd, ProgramInfo, RawTracePoint, links::FdLink},
+    Ebpf,
+    maps::{MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray},
+    programs::{ProgramFd, links::FdLink},
     util::nr_cpus,
 };
 use monitor_ebpf::trace::{
-    DROPPED, KFREE_SKB, NetnsKey, OTHER_MAP, PLACES_MAP, PROGRAMS_MAP, REASONS_MAP, REST, ReasonKey,
-    WATCHED_MAP,
+    DROPPED, KFREE_SKB, OTHER_MAP, PLACES_MAP, REASONS_MAP, REST, ReasonKey, WATCHED_MAP,
 };
 
 use super::{
-    DropReadings, Kernel, Reasons as Names, TraceError,
-    moves::{Move, Moves, Places, Reasons, Wire, absent_is_fine},
-    pins::{LINK, PROGRAM, Pins, SHARED},
+    Btf, DropReadings, Kernel, Reasons as Names, TraceError,
+    moves::{Move, Moves, Places, Reasons, Wire},
+    object::{self, map, missed, pinned},
+    pins::{DROPS, LINK, PROGRAM, Pins},
     read::{self, Entries},
+    watched::{Counted, Known, Rows, Watching, numbers},
 };
 use crate::{
-    probe::{ProbeError, object, wait_for_programs},
+    probe::{self, ProbeError},
     topology::names::Cookie,
 };
 
@@ -35,26 +33,16 @@ const NO_EXIST: u64 = 1;
 
 /// The program, and what it counted.
 pub struct Drops {
-    /// Whoever changes which namespaces are watched holds this, through a grace period.
-    writer: Mutex<Known>,
-    /// What a scrape reads; held for writing only while counts move.
-    tables: RwLock<Tables>,
+    watching: Watching<Tables>,
     names: Names,
-    /// Namespaces are told apart by cookie.
-    by_cookie: bool,
-    host: Cookie,
     pins: Option<Pins>,
     /// Without pins, what keeps the program attached.
     _link: Option<FdLink>,
     _ebpf: Ebpf,
 }
 
-/// The numbers that counts may be under, with the key they are watched by; a number without one is of a namespace that an
-/// agent was killed in retiring.
-type Known = BTreeMap<u64, Option<NetnsKey>>;
-
 struct Tables {
-    watched: HashMap<MapData, Wire<NetnsKey>, u64>,
+    watched: Rows,
     places: Places,
     reasons: Reasons,
     other: PerCpuArray<MapData, u64>,
@@ -69,15 +57,15 @@ impl Drops {
     ///
     /// # Errors
     /// The kernel lacks something or refused.
-    pub fn open(pin_dir: Option<&Path>, host: (Cookie, u64)) -> Result<Self, TraceError> {
-        let kernel = Kernel::running()?;
-        let pins = pin_dir.map(Pins::create).transpose()?;
+    pub fn open(btf: &Btf, pin_dir: Option<&Path>, host: (Cookie, u64)) -> Result<Self, TraceError> {
+        let kernel = Kernel::of(btf)?;
+        let pins = pin_dir.map(|dir| Pins::create(&DROPS, dir)).transpose()?;
         let adopting = pins.as_ref().is_some_and(|pins| pins.is_complete() && pins.path(LINK).exists());
         if let Some(pins) = pins.as_ref().filter(|_| !adopting) {
             // A program left without one of its maps would count into nothing.
             pins.detach()?;
         }
-        let mut ebpf = load(&kernel, pins.as_ref())?;
+        let mut ebpf = object::load(probe::object::DROPS, "drops", &kernel.globals, pins.as_ref())?;
         let mut tables = Tables {
             watched: map(&mut ebpf, WATCHED_MAP)?,
             places: map(&mut ebpf, PLACES_MAP)?,
@@ -89,31 +77,20 @@ impl Drops {
         };
         let Tables { moves, places, reasons, .. } = &mut tables;
         moves.redo(places, reasons)?;
-        // What is attached jumps to the program of this build from here on.
-        let mut programs: ProgramArray<MapData> = map(&mut ebpf, PROGRAMS_MAP)?;
-        let counting = program(&mut ebpf, DROPPED)?;
-        counting.load().map_err(|error| ProbeError::new("load the eBPF program", DROPPED, &error))?;
-        let counting = counting.fd().map_err(|error| ProbeError::new("find the program", DROPPED, &error))?;
-        programs.set(0, counting, 0).map_err(|error| ProbeError::new("write", PROGRAMS_MAP, &error))?;
-        tables._programs = Some(programs);
+        tables._programs = Some(object::put(&mut ebpf, &[(0, DROPPED)])?);
         let link = match &pins {
             Some(_) if adopting => None,
-            pins => attach(&mut ebpf, pins.as_ref())?,
+            pins => object::attach(&mut ebpf, KFREE_SKB, pins.as_ref().map(|pins| (pins, PROGRAM, LINK)))?,
         };
-        tables.program = attached(&mut ebpf, pins.as_ref());
+        tables.program = object::attached(&mut ebpf, KFREE_SKB, pins.as_ref().map(|pins| (pins, PROGRAM)));
         let known = tables.known()?;
-        let drops = Self {
-            writer: Mutex::new(known),
-            tables: RwLock::new(tables),
+        Ok(Self {
+            watching: Watching::new(tables, known, kernel.has_cookie(), host)?,
             names: kernel.reasons().clone(),
-            by_cookie: kernel.has_cookie(),
-            host: host.0,
             pins,
             _link: link,
             _ebpf: ebpf,
-        };
-        drops.add(&[host].into())?;
-        Ok(drops)
+        })
     }
 
     /// Watches these namespaces (cookie, inode) from now on, and moves the counts of those that are neither among them nor
@@ -126,10 +103,7 @@ impl Drops {
         namespaces: &BTreeMap<Cookie, u64>,
         alive: &BTreeSet<Cookie>,
     ) -> Result<(), ProbeError> {
-        self.add(namespaces)?;
-        self.retire(|cookie| {
-            cookie == self.host || namespaces.contains_key(&cookie) || alive.contains(&cookie)
-        })
+        self.watching.watch(namespaces, alive)
     }
 
     /// Everything counted: the scrape path.
@@ -137,8 +111,7 @@ impl Drops {
     /// # Errors
     /// A map could not be read.
     pub fn read(&self) -> Result<DropReadings, ProbeError> {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        tables.readings(&self.names, Some(self.host))
+        self.watching.tables().readings(&self.names, Some(self.watching.host()))
     }
 
     /// Detaches and unpins everything. All counts are lost.
@@ -147,39 +120,6 @@ impl Drops {
     /// The kernel refused.
     pub fn remove(&self) -> Result<(), ProbeError> {
         self.pins.as_ref().map_or(Ok(()), Pins::wipe)
-    }
-
-    fn add(&self, namespaces: &BTreeMap<Cookie, u64>) -> Result<(), ProbeError> {
-        let mut known = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        for (&Cookie(cookie), &inode) in namespaces {
-            let key =
-                NetnsKey { cookie: if self.by_cookie { cookie } else { 0 }, inum: inode as u32, reserved: 0 };
-            if known.get(&cookie) == Some(&Some(key)) {
-                continue;
-            }
-            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-            tables.watch(key, cookie)?;
-            known.insert(cookie, Some(key));
-        }
-        Ok(())
-    }
-
-    fn retire(&self, lives: impl Fn(Cookie) -> bool) -> Result<(), ProbeError> {
-        let mut known = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let dead: BTreeSet<u64> = known.keys().copied().filter(|number| !lives(Cookie(*number))).collect();
-        if dead.is_empty() {
-            return Ok(());
-        }
-        let write = || self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        for key in dead.iter().filter_map(|number| known.get(number).copied().flatten()) {
-            absent_is_fine(write().watched.remove(&Wire(key)))
-                .map_err(|error| ProbeError::new("delete from", WATCHED_MAP, &error))?;
-        }
-        // No program still counts for one of them after this.
-        wait_for_programs().map_err(|error| ProbeError::new("wait for running programs", "drops", &error))?;
-        write().fold(&dead)?;
-        known.retain(|number, _| !dead.contains(number));
-        Ok(())
     }
 }
 
@@ -192,14 +132,9 @@ impl Tables {
             reasons: pinned(pins, REASONS_MAP)?,
             other: pinned(pins, OTHER_MAP)?,
             moves: Moves::open(Some(pins))?,
-            program: ProgramInfo::from_pin(pins.path(PROGRAM)).and_then(|info| info.fd()).ok(),
+            program: object::pinned_program(pins, PROGRAM),
             _programs: None,
         })
-    }
-
-    fn rows(&self) -> Result<BTreeMap<u64, NetnsKey>, ProbeError> {
-        let rows = self.watched.iter().map(|row| row.map(|(Wire(key), number)| (number, key)));
-        rows.collect::<Result<_, _>>().map_err(|error| ProbeError::new("read", WATCHED_MAP, &error))
     }
 
     /// All numbers that something is counted under.
@@ -207,12 +142,12 @@ impl Tables {
         let Entries { places, reasons } = Entries::read(&self.places, &self.reasons)?;
         let counted = places.keys().map(|key| key.netns).chain(reasons.keys().map(|key| key.netns));
         let mut known: Known = counted.map(|number| (number, None)).collect();
-        known.extend(self.rows()?.into_iter().map(|(number, key)| (number, Some(key))));
+        known.extend(numbers(&self.watched)?.into_iter().map(|(number, key)| (number, Some(key))));
         Ok(known)
     }
 
     fn readings(&self, names: &Names, host: Option<Cookie>) -> Result<DropReadings, ProbeError> {
-        let watched = self.rows()?.into_keys();
+        let watched = numbers(&self.watched)?.into_keys();
         Ok(DropReadings {
             namespaces: Entries::read(&self.places, &self.reasons)?.named(watched, names),
             host,
@@ -221,9 +156,14 @@ impl Tables {
             missed: self.program.as_ref().and_then(missed).unwrap_or(0),
         })
     }
+}
 
-    /// Counts drops under a number from now on.
-    fn watch(&mut self, key: NetnsKey, number: u64) -> Result<(), ProbeError> {
+impl Counted for Tables {
+    fn rows(&mut self) -> &mut Rows {
+        &mut self.watched
+    }
+
+    fn begin(&mut self, number: u64) -> Result<(), ProbeError> {
         let cpus = nr_cpus().map_err(|(path, error)| ProbeError::new("read", path, &error))?;
         let zero = PerCpuValues::try_from(vec![0_u64; cpus])
             .map_err(|error| ProbeError::new("write", REASONS_MAP, &error))?;
@@ -234,12 +174,9 @@ impl Tables {
             // The table is full: what does not fit counts among the others.
             Err(error) => log::debug!("no room for the rest of namespace {number}: {error}"),
         }
-        self.watched
-            .insert(Wire(key), number, 0)
-            .map_err(|error| ProbeError::new("write", WATCHED_MAP, &error))
+        Ok(())
     }
 
-    /// Moves all counts of dead namespaces.
     fn fold(&mut self, dead: &BTreeSet<u64>) -> Result<(), ProbeError> {
         let Self { places, reasons, moves, .. } = self;
         let entries = Entries::read(places, reasons)?;
@@ -271,73 +208,10 @@ impl Tables {
 
 /// See [`super::look`].
 pub(super) fn look(pin_dir: &Path, names: &Names) -> Result<Option<DropReadings>, ProbeError> {
-    let pins = Pins::of(pin_dir);
+    let pins = Pins::of(&DROPS, pin_dir);
     if !pins.is_complete() || !pins.path(LINK).exists() {
         return Ok(None);
     }
     pins.check()?;
     Tables::pinned(&pins)?.readings(names, None).map(Some)
-}
-
-fn load(kernel: &Kernel, pins: Option<&Pins>) -> Result<Ebpf, ProbeError> {
-    let mut loader = EbpfLoader::new();
-    // The offsets are all that is needed of the kernel's types.
-    loader.btf(None);
-    for (name, value) in &kernel.globals {
-        loader.override_global(name, value, true);
-    }
-    for (name, _) in SHARED {
-        if let Some(pins) = pins {
-            loader.map_pin_path(name, pins.path(name));
-        }
-    }
-    loader.load(object::DROPS).map_err(|error| ProbeError::new("load the eBPF object", "drops", &error))
-}
-
-/// Attaches the program that jumps to the counting one; without pins the link is what keeps it.
-fn attach(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<Option<FdLink>, ProbeError> {
-    let wrong = |error| ProbeError::new("attach the eBPF program", KFREE_SKB, &error);
-    let stub = program(ebpf, KFREE_SKB)?;
-    stub.load().map_err(wrong)?;
-    let link = stub.attach(KFREE_SKB).and_then(|id| stub.take_link(id)).map_err(wrong)?;
-    let link = FdLink::from(link);
-    let Some(pins) = pins else { return Ok(Some(link)) };
-    stub.pin(pins.path(PROGRAM))
-        .map_err(|error| ProbeError::new("pin", pins.path(PROGRAM).display(), &error))?;
-    link.pin(pins.path(LINK)).map_err(|error| ProbeError::new("pin", pins.path(LINK).display(), &error))?;
-    Ok(None)
-}
-
-/// The program that is attached, for its statistics; absent where it cannot be had.
-fn attached(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Option<ProgramFd> {
-    match pins {
-        Some(pins) => ProgramInfo::from_pin(pins.path(PROGRAM)).and_then(|info| info.fd()).ok(),
-        None => program(ebpf, KFREE_SKB).ok()?.fd().ok()?.try_clone().ok(),
-    }
-}
-
-/// How often the kernel skipped a program because it was running on that CPU.
-fn missed(program: &ProgramFd) -> Option<u64> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTracePoint, ProbeError> {
-    let found = ebpf.program_mut(name);
-    let found = found.ok_or_else(|| ProbeError::failed("find the program", name, "not in the object"))?;
-    found.try_into().map_err(|error| ProbeError::new("find the program", name, &error))
-}
-
-fn map<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, ProbeError> {
-    let found = ebpf.take_map(name);
-    let found = found.ok_or_else(|| ProbeError::failed("find the map", name, "not in the object"))?;
-    M::try_from(found).map_err(|error| ProbeError::new("find the map", name, &error))
-}
-
-fn pinned<M: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<M, ProbeError> {
-    let path = pins.path(name);
-    MapData::from_pin(&path)
-        .and_then(Map::from_map_data)
-        .and_then(M::try_from)
-        .map_err(|error| ProbeError::new("open the pinned map", path.display(), &error))
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use monitor_ebpf::trace::{ABSENT, DEV_NET, HAS_RX_SK, NET_COOKIE, NET_INUM, SKB_DEV, SKB_SK, SOCK_NET};
 
-use super::btf::Btf;
+use super::{btf::Btf, object::Globals};
 
 /// Where the kernel shows its type information.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -26,7 +26,7 @@ pub struct Missing {
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// Values of the programs' globals, by name.
-    pub(super) globals: BTreeMap<&'static str, u32>,
+    pub(super) globals: Globals,
     reasons: Reasons,
 }
 
@@ -43,35 +43,22 @@ impl Kernel {
     /// # Errors
     /// It has none to read, or they lack something.
     pub fn running() -> Result<Self, Missing> {
-        let data = fs::read(Path::new(VMLINUX)).map_err(|error| Missing {
-            what: format!("{VMLINUX}: {error} (a kernel with CONFIG_DEBUG_INFO_BTF has it)"),
-        })?;
-        let btf = Btf::parse(data).map_err(|error| Missing { what: format!("{VMLINUX}: {error}") })?;
-        Self::from_btf(&btf)
+        Self::of(&Btf::running()?)
     }
 
-    fn from_btf(btf: &Btf) -> Result<Self, Missing> {
+    /// What is needed of types.
+    ///
+    /// # Errors
+    /// They lack something.
+    pub fn of(btf: &Btf) -> Result<Self, Missing> {
         let parameters = btf.tracepoint("kfree_skb");
         let Some(parameters) = parameters.filter(|parameters| parameters.len() > 2) else {
             return Err(Missing {
                 what: "the tracepoint kfree_skb tells no reason (it does since 5.17)".to_owned(),
             });
         };
-        let mut globals = BTreeMap::new();
-        for (global, path) in [
-            (SKB_DEV, "sk_buff.dev"),
-            (SKB_SK, "sk_buff.sk"),
-            (DEV_NET, "net_device.nd_net.net"),
-            (SOCK_NET, "sock.__sk_common.skc_net.net"),
-            (NET_INUM, "net.ns.inum"),
-        ] {
-            let offset = btf.offset(path);
-            let offset =
-                offset.ok_or_else(|| Missing { what: format!("the kernel's types have no {path}") })?;
-            globals.insert(global, offset);
-        }
-        let cookie = COOKIES.iter().find_map(|path| btf.offset(path));
-        globals.insert(NET_COOKIE, cookie.unwrap_or(ABSENT));
+        let mut globals = ours(btf)?;
+        globals.insert(SKB_SK, offset(btf, "sk_buff.sk")?);
         globals.insert(HAS_RX_SK, u32::from(parameters.get(3) == Some(&"sock")));
         Ok(Self { globals, reasons: Reasons::from_btf(btf)? })
     }
@@ -84,6 +71,51 @@ impl Kernel {
     /// Names of its reasons.
     pub fn reasons(&self) -> &Reasons {
         &self.reasons
+    }
+}
+
+impl Btf {
+    /// Reads the running kernel's types: some megabytes, so not more often than needed.
+    ///
+    /// # Errors
+    /// It has none to read.
+    pub fn running() -> Result<Self, Missing> {
+        let data = fs::read(Path::new(VMLINUX)).map_err(|error| {
+            Missing::new(format!("{VMLINUX}: {error} (a kernel with CONFIG_DEBUG_INFO_BTF has it)"))
+        })?;
+        Self::parse(data).map_err(|error| Missing::new(format!("{VMLINUX}: {error}")))
+    }
+}
+
+/// What tells whose a structure is.
+pub(super) fn ours(btf: &Btf) -> Result<Globals, Missing> {
+    let mut globals = Globals::new();
+    for (global, path) in [
+        (SKB_DEV, "sk_buff.dev"),
+        (DEV_NET, "net_device.nd_net.net"),
+        (SOCK_NET, "sock.__sk_common.skc_net.net"),
+        (NET_INUM, "net.ns.inum"),
+    ] {
+        globals.insert(global, offset(btf, path)?);
+    }
+    let cookie = COOKIES.iter().find_map(|path| btf.offset(path));
+    globals.insert(NET_COOKIE, cookie.unwrap_or(ABSENT));
+    Ok(globals)
+}
+
+/// Where a member lies that must be there.
+pub(super) fn offset(btf: &Btf, path: &str) -> Result<u32, Missing> {
+    btf.offset(path).ok_or_else(|| lacks(path))
+}
+
+/// A member that is not there.
+pub(super) fn lacks(path: &str) -> Missing {
+    Missing::new(format!("the kernel's types have no {path}"))
+}
+
+impl Missing {
+    pub(super) fn new(what: String) -> Self {
+        Self { what }
     }
 }
 

@@ -122,7 +122,7 @@ pub(super) fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapErr
 }
 
 /// The pinned map of this name, made where there is none.
-fn opened<M>(
+pub(super) fn opened<M>(
     pins: Option<&Pins>,
     name: &'static str,
     make: impl FnOnce() -> Result<M, MapError>,
@@ -140,7 +140,7 @@ where
 }
 
 /// A map that can be pinned.
-trait Pinned {
+pub(super) trait Pinned {
     fn pin_at(self, path: &std::path::Path) -> Result<(), ProbeError>;
 }
 

@@ -102,7 +102,7 @@ impl Look {
         }
         watched.mark_owned(|name, cookie| self.kernel.owns(name, cookie));
         let mut sample = assemble(&observed, &watched, readings, AgentSample::default());
-        sample.lost = lost(&sample.namespaces, &observed, &watched, None);
+        sample.lost = lost(&sample.namespaces, &observed, &watched, None, None);
         Ok(View { observed, watched, sample })
     }
 

@@ -184,7 +184,7 @@ impl Engine {
         if let Err(error) = probes.retire_namespaces(&self.live(watched)) {
             warn!("{error}");
         }
-        if let Err(error) = self.watch_drops(probes.targets().iter().map(|target| target.cookie)) {
+        if let Err(error) = self.watch_by_tracing(probes.targets().iter().map(|target| target.cookie)) {
             warn!("{error:#}");
         }
         look

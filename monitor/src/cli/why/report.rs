@@ -19,7 +19,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    fn new(before: u64, now: u64) -> Self {
+    pub(super) fn new(before: u64, now: u64) -> Self {
         Self { now, rose: now.saturating_sub(before) }
     }
 }
