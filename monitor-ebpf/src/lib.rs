@@ -5,6 +5,7 @@
 //! that links this library use them. `cargo xtask tidy` checks the agent's symbols.
 #![no_std]
 
+pub mod talk;
 pub mod trace;
 
 /// Version of everything pinned: the maps, their values and what the programs write into them.

@@ -11,6 +11,7 @@ mod report;
 mod runtime;
 mod tunnel;
 mod walk;
+mod wire;
 
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC,

@@ -9,7 +9,7 @@ use crate::frame::{
 };
 
 /// Extension headers followed before the chain counts as unreadable. RFC 8200 lists six kinds worth walking.
-const MAX_EXTENSIONS: u32 = 6;
+pub(crate) const MAX_EXTENSIONS: u32 = 6;
 
 /// Walks all headers of the frame.
 #[inline(always)]
