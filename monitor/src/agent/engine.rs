@@ -3,6 +3,7 @@
 mod drops;
 mod gc;
 mod look;
+mod talk;
 mod watch;
 
 use std::{
@@ -32,6 +33,7 @@ use crate::{
     probe::{self, AttachChoice, Attached, Probes, Readings, Side, Target, bpffs},
     reconcile::{Kernel, Performing},
     sample::{AttachMode, Sample},
+    talk::{Talk, Wanted},
     topology::{
         Observed, Topology,
         execute::{self, Perform},
@@ -58,6 +60,8 @@ pub struct Host {
     pub sources: Vec<Source>,
     /// Sockets of container engines, which are asked for names.
     pub engines: Vec<PathBuf>,
+    /// What is looked at beside the counting; absent for who leaves that as it is.
+    pub talk: Option<Wanted>,
 }
 
 impl Host {
@@ -76,6 +80,8 @@ pub struct Engine {
     pin_dir: Option<PathBuf>,
     /// Opened by the first pass; absent where this kernel or our privileges do not allow it.
     drops: OnceLock<Option<Drops>>,
+    /// The opt-in programs beside the counting ones.
+    talk: Talk,
     /// A pass is one at a time.
     passing: Mutex<()>,
     watching: Watching,
@@ -153,12 +159,13 @@ impl Engine {
         let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
         let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
         let ways = watch::Ways::default();
-        let new = |probes, pin_dir, mounted, ways| Self {
+        let new = |probes, pin_dir, talk, mounted, ways| Self {
             host: host.clone(),
             kernel,
             probes,
             pin_dir,
             drops: OnceLock::new(),
+            talk,
             passing: Mutex::new(()),
             watching: Watching::new(ways),
             named: Mutex::default(),
@@ -168,7 +175,7 @@ impl Engine {
             _lock: lock,
         };
         let Some(attach) = host.attach.filter(|_| count) else {
-            return Ok(new(None, None, false, ways));
+            return Ok(new(None, None, Talk::default(), false, ways));
         };
         let (pin_dir, mounted) = pin_dir(host);
         let options = probe::Options {
@@ -187,7 +194,12 @@ impl Engine {
                 None
             }
         };
-        Ok(new(probes, pin_dir, mounted, ways))
+        let enter = || watch::enter(host.netns_dir.clone(), Arc::clone(&ways));
+        let talk = match &probes {
+            Some(_) => Talk::open(pin_dir.as_deref(), host.talk, enter),
+            None => Talk::default(),
+        };
+        Ok(new(probes, pin_dir, talk, mounted, ways))
     }
 
     /// The same kernel for who only looks.
@@ -337,6 +349,7 @@ impl Engine {
     /// Takes programs, maps and pins away, a bpffs that we mounted, and the run directory.
     fn forget(&self) -> anyhow::Result<()> {
         self.forget_drops()?;
+        self.forget_talk()?;
         if let Some(probes) = &self.probes {
             probes.remove_everything()?;
         }
@@ -402,6 +415,7 @@ impl Engine {
         *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
         let live = self.live(&self.watched());
         probes.retire_dead(&alive, &live)?;
+        self.follow_talk(probes, &live, false);
         self.watch_drops(complete.iter().map(|target| target.cookie))
     }
 
