@@ -6,10 +6,13 @@
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{ArrayOfMaps, MapData, PerCpuArray, PerCpuValues},
+    maps::{ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
     programs::SchedClassifier,
 };
-use monitor_ebpf::{CHUNK_SLOTS, CHUNKS_MAP, ClassCounters, Counters, DirectionCounters, LOG_LEVEL, OWN_MAP};
+use monitor_ebpf::{
+    CHUNK_SLOTS, CHUNKS_MAP, ClassCounters, Counters, DirectionCounters, LOG_LEVEL, OWN_MAP,
+    talk::{DNS_MAP, DnsCounters, SLOTS_MAP, Slot},
+};
 
 /// One slot as the map holds it: [`Counters`] is nothing but 64-bit numbers.
 const WORDS: usize = size_of::<Counters>() / 8;
@@ -72,6 +75,39 @@ impl Loaded {
         let mut ebpf = load(monitor::probe::object::INSIDE, 0)?;
         let own = Slots::try_from(ebpf.take_map(OWN_MAP).context("no map of its own")?)?;
         Ok(Self { ebpf, slots: Some((own, 0)) })
+    }
+
+    /// The `flows` object.
+    ///
+    /// # Errors
+    /// What the kernel or the verifier said.
+    pub fn flows() -> Result<Self> {
+        Ok(Self { ebpf: load(monitor::probe::object::FLOWS, 0)?, slots: None })
+    }
+
+    /// The `dns` object, for `lo`.
+    ///
+    /// # Errors
+    /// What the kernel or the verifier said.
+    pub fn dns() -> Result<Self> {
+        const COOKIE: u64 = 1;
+        let mut ebpf = load(monitor::probe::object::DNS, 0)?;
+        let slots = ebpf.map_mut(SLOTS_MAP).context("no map of slots")?;
+        // `Slot`: the cookie, and what only user space reads.
+        HashMap::<_, u64, [u64; size_of::<Slot>() / 8]>::try_from(slots)?.insert(
+            1,
+            [COOKIE, 0, 0, 0, 0, 0],
+            0,
+        )?;
+        let counters = ebpf.map_mut(DNS_MAP).context("no map of counters")?;
+        let zeros = [0; size_of::<DnsCounters>() / 8];
+        let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?;
+        PerCpuHashMap::<_, u64, [u64; size_of::<DnsCounters>() / 8]>::try_from(counters)?.insert(
+            COOKIE,
+            PerCpuValues::try_from(vec![zeros; cpus])?,
+            0,
+        )?;
+        Ok(Self { ebpf, slots: None })
     }
 
     /// The `baseline` object, which counts nothing of interest.
