@@ -53,7 +53,10 @@ fn egress(ctx: TcContext) -> i32 {
 /// Almost every packet is none of DNS and ends here.
 #[inline(always)]
 fn look(skb: *mut __sk_buff, receives: bool) {
-    let Some(packet) = packet::of(skb) else { return };
+    let mut packet = Packet::default();
+    if !packet::read(skb, &mut packet) {
+        return;
+    }
     let is_dns = packet.source_port == PORT || packet.destination_port == PORT;
     if is_dns && packet.protocol == protocol::UDP {
         note(skb, &packet, receives);

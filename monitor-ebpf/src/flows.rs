@@ -48,7 +48,10 @@ fn egress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn note(skb: *mut __sk_buff, receives: bool) {
-    let Some(packet) = packet::of(skb) else { return };
+    let mut packet = Packet::default();
+    if !packet::read(skb, &mut packet) {
+        return;
+    }
     let amount = amount(skb);
     let key = key(place::slot(skb), &packet, receives);
     // SAFETY: the helper takes nothing.

@@ -14,7 +14,9 @@ const IPV6: u16 = ethertype::IPV6.to_be();
 const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
 
 /// Both ends of an IP packet. Addresses and ports as they lie in it; ports are 0 where it has none.
+/// Aligned, or it is set to 0 byte by byte.
 #[derive(Clone, Copy, Default)]
+#[repr(C, align(8))]
 pub(crate) struct Packet {
     pub(crate) source: [u16; 8],
     pub(crate) destination: [u16; 8],
@@ -27,14 +29,11 @@ pub(crate) struct Packet {
     pub(crate) transport: u32,
 }
 
-/// The ends of a packet; none where it is no readable IP packet.
+/// Finds the ends of a packet; says whether it is a readable IP packet. Into a place of the caller's: returned, it would be
+/// copied by a call.
 #[inline(always)]
-pub(crate) fn of(skb: *mut __sk_buff) -> Option<Packet> {
-    if let Some(packet) = quick(skb) {
-        return Some(packet);
-    }
-    let mut packet = Packet::default();
-    careful(skb, &mut packet).then_some(packet)
+pub(crate) fn read(skb: *mut __sk_buff, packet: &mut Packet) -> bool {
+    quick(skb, packet) || careful(skb, packet)
 }
 
 const fn has_ports(protocol: u8) -> bool {
@@ -43,7 +42,7 @@ const fn has_ports(protocol: u8) -> bool {
 
 /// Frames without tags, options and extension headers, whose headers are in the linear part.
 #[inline(always)]
-fn quick(skb: *mut __sk_buff) -> Option<Packet> {
+fn quick(skb: *mut __sk_buff, packet: &mut Packet) -> bool {
     const AT: usize = ETHERNET as usize;
     // SAFETY: as in `parse::quick`.
     unsafe {
@@ -51,14 +50,13 @@ fn quick(skb: *mut __sk_buff) -> Option<Packet> {
         let end = (*skb).data_end as usize;
         let network = (data as *const u8).add(AT);
         if data + AT + (IPV4_MIN + PORTS) as usize > end {
-            return None;
+            return false;
         }
         let word = |offset: usize| *network.add(offset).cast::<u16>();
-        let mut packet = Packet::default();
         let transport = match *network.sub(2).cast::<u16>() {
             IPV4 => {
                 if *network != 0x45 || word(6) & FRAGMENT_OFFSET != 0 {
-                    return None;
+                    return false;
                 }
                 (packet.family, packet.protocol) = (4, *network.add(9));
                 (packet.source[0], packet.source[1]) = (word(12), word(14));
@@ -67,11 +65,11 @@ fn quick(skb: *mut __sk_buff) -> Option<Packet> {
             }
             IPV6 => {
                 if data + AT + (IPV6_FIXED + PORTS) as usize > end || *network >> 4 != 6 {
-                    return None;
+                    return false;
                 }
                 (packet.family, packet.protocol) = (6, *network.add(6));
                 if !has_ports(packet.protocol) && packet.protocol != protocol::ICMPV6 {
-                    return None;
+                    return false;
                 }
                 for i in 0..8 {
                     packet.source[i] = word(8 + 2 * i);
@@ -79,14 +77,14 @@ fn quick(skb: *mut __sk_buff) -> Option<Packet> {
                 }
                 IPV6_FIXED
             }
-            _ => return None,
+            _ => return false,
         };
         if has_ports(packet.protocol) {
             packet.source_port = word(transport as usize);
             packet.destination_port = word(transport as usize + 2);
             packet.transport = ETHERNET + transport;
         }
-        Some(packet)
+        true
     }
 }
 

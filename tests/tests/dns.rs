@@ -201,11 +201,3 @@ fn without_the_switch_nothing_is_there() {
     let metrics = scene.agent.metrics();
     assert_eq!(metrics.select("netns_dns_queries_total", &[]).count(), 0);
 }
-
-#[test]
-fn tmp() {
-    if let Err(error) = monitor_tests::test_run::Loaded::dns() {
-        println!("{error:?}");
-        panic!()
-    }
-}
