@@ -5,11 +5,12 @@
 #![no_std]
 #![no_main]
 
+#[allow(dead_code, reason = "its numbers are enough here")]
 mod frame;
+mod load;
 mod packet;
 mod place;
 mod runtime;
-mod walk;
 
 use core::hint::black_box;
 

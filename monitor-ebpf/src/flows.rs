@@ -8,12 +8,14 @@
 #![no_main]
 
 mod frame;
+mod load;
 mod packet;
 mod parse;
 mod place;
 mod runtime;
 mod tunnel;
 mod walk;
+#[allow(dead_code, reason = "sizes of segments are of no interest here")]
 mod wire;
 
 use aya_ebpf::{

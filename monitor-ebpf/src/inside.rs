@@ -7,6 +7,7 @@
 
 mod count;
 mod frame;
+mod load;
 mod parse;
 mod runtime;
 mod tunnel;

@@ -4,8 +4,10 @@
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
 use crate::{
-    frame::{ETHERNET, IPV4_MIN, IPV6_FIXED, MAX_TAGS, VLAN_TAG, ethertype, is_tag, protocol},
-    walk::{MAX_EXTENSIONS, load_u16},
+    frame::{
+        ETHERNET, IPV4_MIN, IPV6_FIXED, MAX_EXTENSIONS, MAX_TAGS, VLAN_TAG, ethertype, is_tag, protocol,
+    },
+    load::load_u16,
 };
 
 const PORTS: u32 = 4;
@@ -147,10 +149,8 @@ fn ipv6(ctx: &TcContext, offset: u32, packet: &mut Packet) -> u32 {
     }
     packet.family = 6;
     packet.protocol = header[3].to_ne_bytes()[0];
-    for i in 0..8 {
-        packet.source[i] = header[4 + i];
-        packet.destination[i] = header[12 + i];
-    }
+    packet.source.copy_from_slice(&header[4..12]);
+    packet.destination.copy_from_slice(&header[12..]);
     let mut offset = offset + IPV6_FIXED;
     for _ in 0..MAX_EXTENSIONS {
         let extension = match packet.protocol {

@@ -6,6 +6,7 @@
 
 mod count;
 mod frame;
+mod load;
 mod parse;
 mod report;
 mod runtime;

@@ -91,7 +91,7 @@ fn programs(device: &str, hook: TcAttachType) -> Vec<u64> {
     programs.iter().map(aya::programs::ProgramInfo::tag).collect()
 }
 
-fn is_of_flows(pin: &String) -> bool {
+fn is_of_flows(pin: &str) -> bool {
     pin.contains("/flows-v")
 }
 
@@ -151,6 +151,16 @@ fn each_flow_is_exact_and_all_of_them_are_what_the_default_counters_count() {
     let behind_a_header = 14 + 40 + 24 + 100;
     let sent = Count { packets: 3 * 12 + 3, bytes: 12 * plain + 3 * behind_a_header };
     assert_eq!(v6, [sent, Count::default()]);
+
+    // Sampled while nothing moves: every rate is there, and 0.
+    let sampled = run_well(&["flows", "blue", "--sample", "0.1", "--top", "3", "--json"]).stdout;
+    let sampled: Value = serde_json::from_str(&sampled).expect("JSON");
+    let rates: Vec<_> =
+        sampled["flows"].as_array().expect("a list").iter().map(|flow| &flow["rate"]).collect();
+    let still = serde_json::json!({ "packets": 0.0, "bytes": 0.0 });
+    let still = serde_json::json!({ "receive": still.clone(), "transmit": still });
+    assert_eq!(rates, [&still; 3]);
+    assert_eq!(agent::run(&["flows", "blue", "--sample", "0"]).code, Some(2));
 }
 
 #[test]
@@ -272,7 +282,7 @@ fn counts_go_on_while_no_agent_runs_and_go_with_the_switch_and_with_everything()
             [vec![ingress[0]], vec![egress[0]]]
         })
     });
-    assert_eq!(pins().into_iter().filter(is_of_flows).collect::<Vec<_>>(), [] as [String; 0]);
+    assert_eq!(pins().into_iter().filter(|pin| is_of_flows(pin)).collect::<Vec<_>>(), [] as [String; 0]);
     let refused = agent::run(&["flows", "blue"]);
     let pid = bare.pid();
     let why = format!(
@@ -286,9 +296,9 @@ fn counts_go_on_while_no_agent_runs_and_go_with_the_switch_and_with_everything()
 
     // And with everything that was made.
     let mut again = Agent::start(TWO, &[FLOWS, "--collector.dns"]);
-    assert!(pins().iter().any(is_of_flows));
+    assert!(pins().iter().any(|pin| is_of_flows(pin)));
     again.terminate();
-    assert!(pins().iter().any(is_of_flows), "as all that is counted");
+    assert!(pins().iter().any(|pin| is_of_flows(pin)), "as all that is counted");
     run_well(&["destroy", write_config(TWO)]);
     assert_eq!(pins(), [] as [String; 0]);
 }
