@@ -12,7 +12,7 @@ mod packet;
 mod place;
 mod runtime;
 
-use core::hint::black_box;
+use core::{hint::black_box, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_ANY, TC_ACT_UNSPEC},
@@ -22,7 +22,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use monitor_ebpf::talk::{
-    self, DNS_PORT, DnsCounters, DnsKey, DnsRole, LATENCY_BOUNDS, LATENCY_PLACES, RCODES, REPEAT_NS,
+    self, DNS_PORT, DnsKey, DnsRole, LATENCY_BOUNDS, LATENCY_PLACES, RCODES, REPEAT_NS, RoleKey,
 };
 
 use self::{frame::protocol, packet::Packet};
@@ -34,7 +34,8 @@ const RESPONSE: u8 = 0x80;
 
 /// See [`talk::DNS_MAP`].
 #[btf_map]
-static DNS: PerCpuHashMap<u64, DnsCounters, { talk::SLOTS }, { place::NO_PREALLOC }> = PerCpuHashMap::new();
+static DNS: PerCpuHashMap<RoleKey, DnsRole, { 2 * talk::SLOTS }, { place::NO_PREALLOC }> =
+    PerCpuHashMap::new();
 /// See [`talk::PENDING_MAP`].
 #[btf_map]
 static PENDING: LruHashMap<DnsKey, u64, { talk::PENDING }> = LruHashMap::new();
@@ -54,13 +55,14 @@ fn egress(ctx: TcContext) -> i32 {
 /// Almost every packet is none of DNS and ends here.
 #[inline(always)]
 fn look(skb: *mut __sk_buff, receives: bool) {
-    let mut packet = Packet::default();
-    if !packet::read(skb, &mut packet) {
+    let mut packet = MaybeUninit::uninit();
+    let packet = Packet::zeroed(&mut packet);
+    if !packet::read(skb, packet) {
         return;
     }
     let is_dns = packet.source_port == PORT || packet.destination_port == PORT;
     if is_dns && packet.protocol == protocol::UDP {
-        note(skb, &packet, receives);
+        note(skb, packet, receives);
     }
 }
 
@@ -70,23 +72,23 @@ fn note(skb: *mut __sk_buff, packet: &Packet, receives: bool) {
     // The number, flags and the answer code. What is shorter than a header is no DNS.
     let header = ctx.load::<[u8; 12]>((packet.transport + UDP_HEADER) as usize);
     let (Ok(header), Some(cookie)) = (header, place::netns(place::slot(skb))) else { return };
-    let Some(counters) = DNS.get_ptr_mut(cookie) else { return };
     let id = u16::from_be_bytes([header[0], header[1]]);
     let is_response = header[2] & RESPONSE != 0;
-    let (asker, asked, port, to) = if is_response {
-        (packet.destination, packet.source, packet.destination_port, packet.source_port)
-    } else {
-        (packet.source, packet.destination, packet.source_port, packet.destination_port)
-    };
-    if to != PORT {
+    let Packet { source, destination, source_port, destination_port, family, .. } = *packet;
+    // Without branches: without CAP_PERFMON a pointer may not be another one on each path.
+    if !((is_response & (source_port == PORT)) | (!is_response & (destination_port == PORT))) {
         return;
     }
     // It is asked where it gets queries and sends responses.
     let server = is_response != receives;
-    let key =
-        DnsKey { cookie, asker, asked, port, id, family: packet.family, server: server.into(), reserved: 0 };
-    // SAFETY: the value is this CPU's own and lives as long as the program runs; only fields' addresses are taken.
-    let role = unsafe { if server { &raw mut (*counters).server } else { &raw mut (*counters).client } };
+    // Known when the program is loaded, unlike who asks.
+    let (local, remote, local_port, remote_port) = if receives {
+        (destination, source, destination_port, source_port)
+    } else {
+        (source, destination, source_port, destination_port)
+    };
+    let key = DnsKey { cookie, local, remote, local_port, remote_port, id, family, server: server.into() };
+    let Some(role) = DNS.get_ptr_mut(RoleKey { cookie, server: server.into() }) else { return };
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     if is_response { response(role, &key, header[3], now) } else { query(role, &key, now) }
@@ -95,7 +97,7 @@ fn note(skb: *mut __sk_buff, packet: &Packet, receives: bool) {
 /// The first of repeated queries is the one that waits: its asker does.
 #[inline(always)]
 fn query(role: *mut DnsRole, key: &DnsKey, now: u64) {
-    // SAFETY: see `note`.
+    // SAFETY: the value is this CPU's own and lives as long as the program runs; only a field's address is taken.
     add(unsafe { &raw mut (*role).queries }, 1);
     // SAFETY: one word.
     let waits = PENDING.get_ptr(key).map(|since| unsafe { since.read_volatile() });
@@ -111,14 +113,14 @@ fn response(role: *mut DnsRole, key: &DnsKey, code: u8, now: u64) {
     let waits = PENDING.get_ptr(key).map(|since| unsafe { since.read_volatile() });
     // Of two responses at the same time one takes the query away.
     let Some(since) = waits.filter(|_| PENDING.remove(key).is_ok()) else {
-        // SAFETY: see `note`.
+        // SAFETY: as in `query`.
         return add(unsafe { &raw mut (*role).unmatched }, 1);
     };
     let nanoseconds = now.saturating_sub(since);
     // The verifier has to see that both indexes stay inside; the compiler would leave the masks out.
     let code = black_box(code as usize) % RCODES;
-    let bucket = black_box(bucket(nanoseconds)) % LATENCY_PLACES;
-    // SAFETY: see `note`; the indexes are below the arrays' lengths.
+    let bucket = black_box(latency_bucket(nanoseconds) as usize) % LATENCY_PLACES;
+    // SAFETY: as in `query`; the indexes are below the arrays' lengths.
     unsafe {
         add((&raw mut (*role).codes).cast::<u64>().add(code), 1);
         add((&raw mut (*role).latencies).cast::<u64>().add(bucket), 1);
@@ -126,13 +128,16 @@ fn response(role: *mut DnsRole, key: &DnsKey, code: u8, now: u64) {
     }
 }
 
-#[inline(always)]
-fn bucket(nanoseconds: u64) -> usize {
+/// With a symbol of its own the verifier does not know what comes out; a constant for each path it would refuse without
+/// CAP_PERFMON.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn latency_bucket(nanoseconds: u64) -> u64 {
     let mut bucket = 0;
     while bucket < LATENCY_BOUNDS.len() && nanoseconds > LATENCY_BOUNDS[bucket] {
         bucket += 1;
     }
-    bucket
+    bucket as u64
 }
 
 #[inline(always)]

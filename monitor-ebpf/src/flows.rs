@@ -18,6 +18,8 @@ mod walk;
 #[allow(dead_code, reason = "sizes of segments are of no interest here")]
 mod wire;
 
+use core::{hint::black_box, mem::MaybeUninit};
+
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST, TC_ACT_UNSPEC},
     btf_maps::PerCpuHashMap,
@@ -50,16 +52,19 @@ fn egress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn note(skb: *mut __sk_buff, receives: bool) {
-    let mut packet = Packet::default();
-    if !packet::read(skb, &mut packet) {
+    let mut packet = MaybeUninit::uninit();
+    let packet = Packet::zeroed(&mut packet);
+    if !packet::read(skb, packet) {
         return;
     }
     let amount = amount(skb);
-    let key = key(place::slot(skb), &packet, receives);
+    let key = key(place::slot(skb), packet, receives);
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     let flow = FLOWS.get_ptr_mut(key).or_else(|| {
-        let new = Flow { talked: Talked::default(), first: now, last: now };
+        // One by one: else a call writes byte by byte.
+        let zero = || Amount { packets: black_box(0), bytes: black_box(0) };
+        let new = Flow { talked: Talked { receive: zero(), transmit: zero() }, first: now, last: now };
         // Another CPU may be first, or the map full.
         let _inserted = FLOWS.insert(key, new, BPF_NOEXIST.into());
         FLOWS.get_ptr_mut(key)

@@ -1,6 +1,8 @@
 //! Who a packet is from and for. A quick look at plain frames, and a careful walk for everything else, as in `parse` and
 //! `walk`, whose classes it follows: a packet of an IP class has ends here, every other has none.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
 use crate::{
@@ -16,8 +18,7 @@ const IPV6: u16 = ethertype::IPV6.to_be();
 const FRAGMENT_OFFSET: u16 = 0x1fff_u16.to_be();
 
 /// Both ends of an IP packet. Addresses and ports as they lie in it; ports are 0 where it has none.
-/// Aligned, or it is set to 0 byte by byte.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub(crate) struct Packet {
     pub(crate) source: [u16; 8],
@@ -29,6 +30,22 @@ pub(crate) struct Packet {
     pub(crate) protocol: u8,
     /// Where the header with the ports starts; 0 where it has none.
     pub(crate) transport: u32,
+}
+
+const WORDS: usize = size_of::<Packet>() / size_of::<u64>();
+const _: () = assert!(WORDS * size_of::<u64>() == size_of::<Packet>());
+
+impl Packet {
+    /// All 0, word by word and in place: left to the compiler it would be a call that writes byte by byte.
+    #[inline(always)]
+    pub(crate) fn zeroed(place: &mut MaybeUninit<Self>) -> &mut Self {
+        for word in 0..WORDS {
+            // SAFETY: within the packet, which is aligned for it.
+            unsafe { place.as_mut_ptr().cast::<u64>().add(word).write_volatile(0) };
+        }
+        // SAFETY: any bytes are a packet.
+        unsafe { place.assume_init_mut() }
+    }
 }
 
 /// Finds the ends of a packet; says whether it is a readable IP packet. Into a place of the caller's: returned, it would be
@@ -55,7 +72,11 @@ fn quick(skb: *mut __sk_buff, packet: &mut Packet) -> bool {
             return false;
         }
         let word = |offset: usize| *network.add(offset).cast::<u16>();
-        let transport = match *network.sub(2).cast::<u16>() {
+        // Read in each arm, wanted or not, and not last in both: without CAP_PERFMON a pointer may not be moved by another
+        // constant on each path, which is what the compiler would make of it.
+        let port = |offset: usize| network.add(offset).cast::<u16>().read_volatile();
+        let ports = |offset: usize| (port(offset), port(offset + 2));
+        let (ports, transport) = match *network.sub(2).cast::<u16>() {
             IPV4 => {
                 if *network != 0x45 || word(6) & FRAGMENT_OFFSET != 0 {
                     return false;
@@ -63,7 +84,7 @@ fn quick(skb: *mut __sk_buff, packet: &mut Packet) -> bool {
                 (packet.family, packet.protocol) = (4, *network.add(9));
                 (packet.source[0], packet.source[1]) = (word(12), word(14));
                 (packet.destination[0], packet.destination[1]) = (word(16), word(18));
-                IPV4_MIN
+                (ports(20), ETHERNET + IPV4_MIN)
             }
             IPV6 => {
                 if data + AT + (IPV6_FIXED + PORTS) as usize > end || *network >> 4 != 6 {
@@ -73,18 +94,18 @@ fn quick(skb: *mut __sk_buff, packet: &mut Packet) -> bool {
                 if !has_ports(packet.protocol) && packet.protocol != protocol::ICMPV6 {
                     return false;
                 }
+                let ports = ports(40);
                 for i in 0..8 {
                     packet.source[i] = word(8 + 2 * i);
                     packet.destination[i] = word(24 + 2 * i);
                 }
-                IPV6_FIXED
+                (ports, ETHERNET + IPV6_FIXED)
             }
             _ => return false,
         };
         if has_ports(packet.protocol) {
-            packet.source_port = word(transport as usize);
-            packet.destination_port = word(transport as usize + 2);
-            packet.transport = ETHERNET + transport;
+            (packet.source_port, packet.destination_port) = ports;
+            packet.transport = transport;
         }
         true
     }

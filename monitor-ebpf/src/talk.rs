@@ -98,7 +98,7 @@ pub struct Flow {
 
 /// The port of DNS.
 pub const DNS_PORT: u16 = 53;
-/// Per-CPU hash from a namespace's cookie to [`DnsCounters`]; user space alone inserts.
+/// Per-CPU hash from [`RoleKey`] to [`DnsRole`]; user space alone inserts.
 pub const DNS_MAP: &str = "DNS";
 /// LRU hash from [`DnsKey`] to the time of the query (`CLOCK_MONOTONIC`, nanoseconds).
 pub const PENDING_MAP: &str = "PENDING";
@@ -136,20 +136,31 @@ pub const LATENCY_PLACES: usize = 16;
 pub struct DnsKey {
     /// The namespace.
     pub cookie: u64,
-    /// Who asks.
-    pub asker: [u16; 8],
-    /// Who is asked.
-    pub asked: [u16; 8],
-    /// The asker's port, as it lies in the packet.
-    pub port: u16,
+    /// The namespace's address.
+    pub local: [u16; 8],
+    /// The other's.
+    pub remote: [u16; 8],
+    /// The namespace's port, as it lies in the packet.
+    pub local_port: u16,
+    /// The other's.
+    pub remote_port: u16,
     /// The query's number.
     pub id: u16,
     /// 4 or 6.
     pub family: u8,
     /// 1 where the namespace is asked, 0 where it asks.
     pub server: u8,
-    /// Always 0.
-    pub reserved: u16,
+}
+
+/// A namespace in one of its two roles. Not one entry for both: without CAP_PERFMON the kernel refuses a pointer that one
+/// path moves and another does not.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoleKey {
+    /// The namespace.
+    pub cookie: u64,
+    /// 1 where it is asked, 0 where it asks.
+    pub server: u64,
 }
 
 /// DNS of one namespace in one role.
@@ -169,7 +180,6 @@ pub struct DnsRole {
 }
 
 /// DNS of one namespace.
-#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DnsCounters {
     /// It asks.
@@ -183,4 +193,5 @@ const _: () = assert!(size_of::<FlowKey>() == 48);
 const _: () = assert!(size_of::<Talked>() == 32);
 const _: () = assert!(size_of::<Flow>() == 48);
 const _: () = assert!(size_of::<DnsKey>() == 48);
-const _: () = assert!(size_of::<DnsCounters>() == 2 * 8 * 35);
+const _: () = assert!(size_of::<RoleKey>() == 16);
+const _: () = assert!(size_of::<DnsRole>() == 8 * 35);

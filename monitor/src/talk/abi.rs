@@ -4,7 +4,7 @@ use std::iter;
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuHashMap, PerCpuValues};
 use aya::util::nr_cpus;
-use monitor_ebpf::talk::{Amount, DnsCounters, DnsRole, Flow, FlowKey, Slot, Talked};
+use monitor_ebpf::talk::{Amount, DnsRole, Flow, FlowKey, RoleKey, Slot, Talked};
 
 use crate::probe::ProbeError;
 
@@ -23,7 +23,7 @@ macro_rules! plain {
         )+
     };
 }
-plain!(Slot, FlowKey, Flow, Talked, Fell, DnsCounters);
+plain!(Slot, FlowKey, Flow, Talked, Fell, RoleKey, DnsRole);
 
 /// Flows of a namespace that are told apart no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,18 +58,18 @@ pub(super) fn cpus() -> Result<usize, ProbeError> {
 }
 
 /// Makes an entry of 0 where there is none.
-pub(super) fn ensure<V: Copy + Default + 'static>(
-    map: &mut Counters<u64, V>,
+pub(super) fn ensure<K: aya::Pod, V: Copy + Default + 'static>(
+    map: &mut Counters<K, V>,
     name: &'static str,
-    cookie: u64,
+    key: K,
 ) -> Result<(), ProbeError>
 where
     Wire<V>: aya::Pod,
 {
-    match map.get(&cookie, 0) {
+    match map.get(&key, 0) {
         Ok(_) => Ok(()),
         Err(MapError::KeyNotFound) => {
-            map.insert(cookie, zeros(name)?, 0).map_err(|error| ProbeError::new("write", name, &error))
+            map.insert(key, zeros(name)?, 0).map_err(|error| ProbeError::new("write", name, &error))
         }
         Err(error) => Err(ProbeError::new("read", name, &error)),
     }
@@ -92,22 +92,16 @@ pub(super) fn talked<'a>(values: impl IntoIterator<Item = &'a Talked>) -> Talked
     })
 }
 
-pub(super) fn dns<'a>(values: impl IntoIterator<Item = &'a DnsCounters>) -> DnsCounters {
-    let mut sum = DnsCounters::default();
-    for DnsCounters { client, server } in values {
-        add(&mut sum.client, client);
-        add(&mut sum.server, server);
+pub(super) fn role<'a>(values: impl IntoIterator<Item = &'a DnsRole>) -> DnsRole {
+    let mut sum = DnsRole::default();
+    for DnsRole { queries, unmatched, codes, latencies, nanoseconds } in values {
+        sum.queries += queries;
+        sum.unmatched += unmatched;
+        sum.nanoseconds += nanoseconds;
+        let mine = sum.codes.iter_mut().chain(&mut sum.latencies);
+        iter::zip(mine, codes.iter().chain(latencies)).for_each(|(mine, other)| *mine += other);
     }
     sum
-}
-
-fn add(sum: &mut DnsRole, role: &DnsRole) {
-    let DnsRole { queries, unmatched, codes, latencies, nanoseconds } = role;
-    sum.queries += queries;
-    sum.unmatched += unmatched;
-    sum.nanoseconds += nanoseconds;
-    let (mine, others) = (sum.codes.iter_mut().chain(&mut sum.latencies), codes.iter().chain(latencies));
-    iter::zip(mine, others).for_each(|(mine, other)| *mine += other);
 }
 
 /// A flow out of the words the kernel wrote.
@@ -137,14 +131,13 @@ mod tests {
 
     #[test]
     fn every_field_of_dns_is_summed() {
-        let role = |n: u64| DnsRole {
+        let of = |n: u64| DnsRole {
             queries: n,
             unmatched: 2 * n,
             codes: [3 * n; 16],
             latencies: [4 * n; 16],
             nanoseconds: 5 * n,
         };
-        let of = |n| DnsCounters { client: role(n), server: role(10 * n) };
-        assert_eq!(dns(&[of(1), of(2)]), of(3));
+        assert_eq!(role(&[of(1), of(2)]), of(3));
     }
 }

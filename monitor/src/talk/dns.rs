@@ -6,7 +6,9 @@ use std::{
 };
 
 use aya::maps::MapType;
-use monitor_ebpf::talk::{DNS_LAYOUT, DNS_MAP, DnsCounters, DnsKey, PENDING, PENDING_MAP, SLOTS, SLOTS_MAP};
+use monitor_ebpf::talk::{
+    DNS_LAYOUT, DNS_MAP, DnsCounters, DnsKey, DnsRole, PENDING, PENDING_MAP, RoleKey, SLOTS, SLOTS_MAP,
+};
 
 use super::{
     abi::{self, Counters, Wire},
@@ -25,7 +27,7 @@ const NO_PREALLOC: u32 = 1;
 
 pub(super) struct Dns {
     beside: Beside,
-    counters: Counters<u64, DnsCounters>,
+    counters: Counters<Wire<RoleKey>, DnsRole>,
 }
 
 fn layout() -> Layout {
@@ -42,7 +44,16 @@ fn layout() -> Layout {
         object: object::DNS,
         maps: vec![
             (SLOTS_MAP, super::slots()),
-            (DNS_MAP, shape(MapType::PerCpuHash, 8, size_of::<DnsCounters>(), SLOTS, NO_PREALLOC)),
+            (
+                DNS_MAP,
+                shape(
+                    MapType::PerCpuHash,
+                    size_of::<RoleKey>(),
+                    size_of::<DnsRole>(),
+                    2 * SLOTS,
+                    NO_PREALLOC,
+                ),
+            ),
             (PENDING_MAP, shape(MapType::LruHash, size_of::<DnsKey>(), 8, PENDING, 0)),
         ],
     }
@@ -72,7 +83,9 @@ impl Dns {
             self.beside.let_go(id)?;
         }
         if self.beside.attaches() {
-            abi::ensure(&mut self.counters, DNS_MAP, target.cookie.0)?;
+            for key in keys(target.cookie) {
+                abi::ensure(&mut self.counters, DNS_MAP, key)?;
+            }
         }
         Ok(self.beside.attach(target, counting, check))
     }
@@ -84,8 +97,8 @@ impl Dns {
         }
         let used: BTreeSet<Cookie> = self.beside.known().values().map(|slot| Cookie(slot.cookie)).collect();
         let gone = self.read()?.into_keys().filter(|cookie| !live.contains(cookie) && !used.contains(cookie));
-        for Cookie(cookie) in gone {
-            absent_is_fine(self.counters.remove(&cookie))
+        for key in gone.flat_map(keys) {
+            absent_is_fine(self.counters.remove(&key))
                 .map_err(|error| ProbeError::new("delete from", DNS_MAP, &error))?;
         }
         Ok(())
@@ -107,9 +120,18 @@ pub(super) fn look(pin_dir: &Path) -> Result<Option<BTreeMap<Cookie, DnsCounters
     read(&pins.open(DNS_MAP)?).map(Some)
 }
 
-fn read(counters: &Counters<u64, DnsCounters>) -> Result<BTreeMap<Cookie, DnsCounters>, ProbeError> {
-    let rows = counters.iter().map(|row| {
-        row.map(|(cookie, values)| (Cookie(cookie), abi::dns(values.iter().map(|Wire(dns)| dns))))
-    });
-    rows.collect::<Result<_, _>>().map_err(|error| ProbeError::new("read", DNS_MAP, &error))
+/// Both roles.
+fn keys(Cookie(cookie): Cookie) -> [Wire<RoleKey>; 2] {
+    [0, 1].map(|server| Wire(RoleKey { cookie, server }))
+}
+
+fn read(counters: &Counters<Wire<RoleKey>, DnsRole>) -> Result<BTreeMap<Cookie, DnsCounters>, ProbeError> {
+    let mut found: BTreeMap<Cookie, DnsCounters> = BTreeMap::new();
+    for row in counters.iter() {
+        let (Wire(key), values) = row.map_err(|error| ProbeError::new("read", DNS_MAP, &error))?;
+        let counters = found.entry(Cookie(key.cookie)).or_default();
+        let role = if key.server == 1 { &mut counters.server } else { &mut counters.client };
+        *role = abi::role(values.iter().map(|Wire(role)| role));
+    }
+    Ok(found)
 }
