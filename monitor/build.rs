@@ -12,7 +12,7 @@ use std::{
 /// Written by `cargo xtask setup`. First line: the folder of a `cargo` and `rustc` that can build for the bpf
 /// target. Second line: `core` when they bring that target's core library, `build-std` when it must be compiled.
 const TOOLCHAIN_FILE: &str = "target/tools/ebpf-toolchain";
-const PROGRAMS: [&str; 5] = ["shared", "inside", "drops", "tcp", "baseline"];
+const PROGRAMS: [&str; 7] = ["shared", "inside", "drops", "tcp", "flows", "dns", "baseline"];
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package stands in a workspace");

@@ -9,22 +9,13 @@ use core::{hint::black_box, mem::offset_of};
 use aya_ebpf::bindings::__sk_buff;
 use monitor_ebpf::{ClassCounters, DirectionCounters, SIZE_BOUNDS, flag};
 
-use crate::{
-    frame::{self, Frame},
-    parse, tunnel,
-};
+use crate::{frame, parse, wire::wire};
 
 const ETHERNET: usize = frame::ETHERNET as usize;
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
-/// Bytes of a VLAN tag that is in the skb's metadata and goes onto the wire.
-const TAG: u64 = 4;
-/// `gso_size` of packets whose segments are of unequal size (SCTP): `GSO_BY_FRAGS` in `include/linux/skbuff.h`.
-const GSO_BY_FRAGS: u64 = 0xffff;
-/// `gso_segs` is a u16 in the kernel.
-const MAX_SEGMENTS: u64 = 0xffff;
 
 /// Classes and sizes an index of four bits can name; the verifier has to see that none lies outside the slot.
 const PLACES: usize = 16;
@@ -103,52 +94,6 @@ const fn class(counters: *mut DirectionCounters, class: usize, blur: usize) -> *
 const fn size(counters: *mut DirectionCounters, bucket: usize, blur: usize) -> *mut u64 {
     let sizes = counters.wrapping_byte_add(offset_of!(DirectionCounters, sizes)).cast::<u64>();
     sizes.wrapping_add(bucket | blur)
-}
-
-/// What an skb becomes on the wire: `full` packets of one size and a last one.
-struct Wire {
-    full: u64,
-    full_size: u32,
-    last_size: u32,
-    /// Bytes beyond `skb->len`.
-    extra_bytes: u64,
-}
-
-/// GSO: each segment repeats the headers; an offloaded tag goes onto each packet.
-#[inline(always)]
-fn wire(skb: *mut __sk_buff, frame: Frame) -> Wire {
-    // SAFETY: the context is valid.
-    let (len, tagged, gso_size, gso_segs) = unsafe {
-        ((*skb).len.into(), (*skb).vlan_present, u64::from((*skb).gso_size), u64::from((*skb).gso_segs))
-    };
-    let tag = if tagged != 0 { TAG } else { 0 };
-    let one = Wire { full: 0, full_size: 0, last_size: (len + tag) as u32, extra_bytes: tag };
-    if gso_size == 0 {
-        return one;
-    }
-    let headers = u64::from(tunnel::headers(skb, frame));
-    if headers > len {
-        return one;
-    }
-    let payload: u64 = len - headers;
-    // An untrusted sender's packet (SKB_GSO_DODGY) has gso_segs 0 until the kernel segments it.
-    let segments = if gso_segs != 0 { gso_segs } else { divide_up(payload, gso_size) };
-    let segments = segments.clamp(1, MAX_SEGMENTS);
-    // Sizes unknown: as good as equal.
-    let gso_size = if gso_size == GSO_BY_FRAGS { divide_up(payload, segments) } else { gso_size };
-    let full = segments - 1;
-    Wire {
-        full,
-        full_size: (headers + gso_size + tag) as u32,
-        last_size: (headers + payload.saturating_sub(full * gso_size) + tag) as u32,
-        extra_bytes: full * headers + segments * tag,
-    }
-}
-
-/// Rounds up. Zero by zero, which cannot come here, would otherwise bring a panic into the program.
-#[inline(always)]
-const fn divide_up(bytes: u64, by: u64) -> u64 {
-    if by == 0 { 0 } else { bytes.div_ceil(by) }
 }
 
 /// Counts control flags: a connection's first and last segments, rare beside its others.

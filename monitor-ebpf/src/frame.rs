@@ -13,6 +13,9 @@ const SCTP_HEADER: u32 = 12;
 /// In-band tags followed; with a tag in the skb's metadata that makes three.
 pub(crate) const MAX_TAGS: u32 = 2;
 
+/// Extension headers followed before the chain counts as unreadable. RFC 8200 lists six kinds worth walking.
+pub(crate) const MAX_EXTENSIONS: u32 = 6;
+
 /// EtherTypes, in host order.
 pub(crate) mod ethertype {
     pub(crate) const IPV4: u16 = 0x0800;

@@ -7,10 +7,12 @@
 
 mod count;
 mod frame;
+mod load;
 mod parse;
 mod runtime;
 mod tunnel;
 mod walk;
+mod wire;
 
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC,

@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod health;
+pub mod talk;
 pub mod trace;
 
 /// Version of everything pinned: the maps, their values and what the programs write into them.

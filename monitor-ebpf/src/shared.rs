@@ -6,11 +6,13 @@
 
 mod count;
 mod frame;
+mod load;
 mod parse;
 mod report;
 mod runtime;
 mod tunnel;
 mod walk;
+mod wire;
 
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC,

@@ -9,7 +9,8 @@ use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
 use crate::{
     frame::{ETHERNET, Frame, ethertype, protocol},
-    walk::{load_u16, network},
+    load::load_u16,
+    walk::network,
 };
 
 const VXLAN_PORT: u16 = 4789;

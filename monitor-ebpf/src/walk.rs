@@ -3,13 +3,13 @@
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use monitor_ebpf::class;
 
-use crate::frame::{
-    ETHERNET, Frame, IPV4_MIN, IPV6_FIXED, MAX_TAGS, TCP_MIN, VLAN_TAG, ethertype, is_tag, other, plain,
-    protocol, tcp,
+use crate::{
+    frame::{
+        ETHERNET, Frame, IPV4_MIN, IPV6_FIXED, MAX_EXTENSIONS, MAX_TAGS, TCP_MIN, VLAN_TAG, ethertype,
+        is_tag, other, plain, protocol, tcp,
+    },
+    load::load_u16,
 };
-
-/// Extension headers followed before the chain counts as unreadable. RFC 8200 lists six kinds worth walking.
-const MAX_EXTENSIONS: u32 = 6;
 
 /// Walks all headers of the frame.
 #[inline(always)]
@@ -115,10 +115,4 @@ fn transport(ctx: &TcContext, family: usize, protocol: u8, offset: u32, first: b
         Ok(header) => tcp(family, offset, header[12], header[13]),
         Err(_) => plain(family, protocol, offset, false),
     }
-}
-
-/// A number in network order.
-#[inline(always)]
-pub(crate) fn load_u16(ctx: &TcContext, offset: u32) -> Option<u16> {
-    ctx.load::<[u8; 2]>(offset as usize).ok().map(u16::from_be_bytes)
 }

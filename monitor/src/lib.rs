@@ -26,5 +26,6 @@ pub mod netns;
 pub mod probe;
 pub mod reconcile;
 pub mod sample;
+pub mod talk;
 pub mod topology;
 pub mod trace;

@@ -4,7 +4,7 @@ pub mod lost;
 
 use std::collections::BTreeMap;
 
-use monitor_ebpf::{CLASSES, FLAGS, SIZES};
+use monitor_ebpf::{CLASSES, FLAGS, SIZES, talk::DnsCounters};
 
 use self::lost::Lost;
 use crate::topology::names::{Cookie, MacAddr};
@@ -18,6 +18,8 @@ pub struct Sample {
     pub gone: Counts,
     /// Packets that were dropped, and why.
     pub lost: Lost,
+    /// DNS by label of the namespace; empty where it is not counted.
+    pub dns: BTreeMap<String, DnsCounters>,
     /// The agent itself.
     pub agent: AgentSample,
 }

@@ -25,6 +25,7 @@ use monitor::{
 use monitor_ebpf::{
     CLASSES, FLAGS, SIZES, class, flag,
     health::{TcpCounts, Times},
+    talk::{DnsCounters, DnsRole},
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -334,7 +335,16 @@ fn sample() -> Sample {
         ..link()
     });
     red.interfaces.push(wan);
-    Sample { namespaces: vec![blue, red], gone: counts(5000), agent: agent(), lost: lost() }
+    let dns = [("blue".to_owned(), dns())].into();
+    Sample { namespaces: vec![blue, red], gone: counts(5000), agent: agent(), lost: lost(), dns }
+}
+
+fn dns() -> DnsCounters {
+    let mut client = DnsRole { queries: 12, unmatched: 1, nanoseconds: 5_250_000_000, ..DnsRole::default() };
+    (client.codes[0], client.codes[3], client.codes[5]) = (7, 2, 1);
+    (client.latencies[0], client.latencies[4], client.latencies[13]) = (6, 3, 1);
+    let server = DnsRole { queries: 1, ..DnsRole::default() };
+    DnsCounters { client, server }
 }
 
 fn tcp() -> TcpCounts {

@@ -6,10 +6,13 @@
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
-    maps::{ArrayOfMaps, MapData, PerCpuArray, PerCpuValues},
+    maps::{ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
     programs::SchedClassifier,
 };
-use monitor_ebpf::{CHUNK_SLOTS, CHUNKS_MAP, ClassCounters, Counters, DirectionCounters, LOG_LEVEL, OWN_MAP};
+use monitor_ebpf::{
+    CHUNK_SLOTS, CHUNKS_MAP, ClassCounters, Counters, DirectionCounters, LOG_LEVEL, OWN_MAP,
+    talk::{DNS_MAP, DnsRole, FLOWS_MAP, Flow, FlowKey, SLOTS_MAP, Slot},
+};
 
 /// One slot as the map holds it: [`Counters`] is nothing but 64-bit numbers.
 const WORDS: usize = size_of::<Counters>() / 8;
@@ -74,6 +77,39 @@ impl Loaded {
         Ok(Self { ebpf, slots: Some((own, 0)) })
     }
 
+    /// The `flows` object.
+    ///
+    /// # Errors
+    /// What the kernel or the verifier said.
+    pub fn flows() -> Result<Self> {
+        Ok(Self { ebpf: load(monitor::probe::object::FLOWS, 0)?, slots: None })
+    }
+
+    /// The `dns` object, for `lo`.
+    ///
+    /// # Errors
+    /// What the kernel or the verifier said.
+    pub fn dns() -> Result<Self> {
+        const COOKIE: u64 = 1;
+        let mut ebpf = load(monitor::probe::object::DNS, 0)?;
+        let slots = ebpf.map_mut(SLOTS_MAP).context("no map of slots")?;
+        // `Slot`: the cookie, and what only user space reads.
+        HashMap::<_, u64, [u64; size_of::<Slot>() / 8]>::try_from(slots)?.insert(
+            1,
+            [COOKIE, 0, 0, 0, 0, 0],
+            0,
+        )?;
+        let counters = ebpf.map_mut(DNS_MAP).context("no map of counters")?;
+        let zeros = [0; size_of::<DnsRole>() / 8];
+        let cpus = aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?;
+        let mut counters = PerCpuHashMap::<_, [u64; 2], [u64; size_of::<DnsRole>() / 8]>::try_from(counters)?;
+        for server in [0, 1] {
+            // `RoleKey`
+            counters.insert([COOKIE, server], PerCpuValues::try_from(vec![zeros; cpus])?, 0)?;
+        }
+        Ok(Self { ebpf, slots: None })
+    }
+
     /// The `baseline` object, which counts nothing of interest.
     ///
     /// # Errors
@@ -119,6 +155,24 @@ impl Loaded {
             frame: out,
             nanoseconds: u64::try_from(result.duration.as_nanos())?,
         })
+    }
+
+    /// Packets and bytes of all flows, in both directions together.
+    ///
+    /// # Errors
+    /// When the map cannot be read, or the object has none.
+    pub fn flows_total(&self) -> Result<[u64; 2]> {
+        const WORDS: usize = size_of::<Flow>() / 8;
+        let flows = self.ebpf.map(FLOWS_MAP).context("no map of flows")?;
+        let flows = PerCpuHashMap::<_, [u64; size_of::<FlowKey>() / 8], [u64; WORDS]>::try_from(flows)?;
+        let mut sum = [0; 2];
+        for row in flows.iter() {
+            let (_, values) = row?;
+            for [rx_packets, rx_bytes, tx_packets, tx_bytes, ..] in values.iter() {
+                sum = [sum[0] + rx_packets + tx_packets, sum[1] + rx_bytes + tx_bytes];
+            }
+        }
+        Ok(sum)
     }
 
     /// What has been counted since the last call, over all CPUs; the slot is 0 afterwards.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use monitor_ebpf::talk::DnsCounters;
 use tracing::warn;
 
 use super::watch::{Watched, WatchedNetns};
@@ -96,7 +97,16 @@ pub(super) fn assemble(
             drops: BTreeMap::new(),
         });
     }
-    Sample { namespaces, gone, agent, lost: Lost::default() }
+    Sample { namespaces, gone, agent, lost: Lost::default(), dns: BTreeMap::new() }
+}
+
+/// DNS by label. Of a namespace that has no label yet nothing is said until it has.
+pub(super) fn dns(
+    namespaces: &[NetnsSample],
+    counters: &BTreeMap<Cookie, DnsCounters>,
+) -> BTreeMap<String, DnsCounters> {
+    let labelled = |netns: &NetnsSample| Some((netns.label.clone(), *counters.get(&netns.cookie)?));
+    namespaces.iter().filter_map(labelled).collect()
 }
 
 fn identity(netns: &WatchedNetns) -> IdentitySample {

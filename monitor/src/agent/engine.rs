@@ -2,6 +2,7 @@
 
 mod gc;
 mod look;
+mod talk;
 mod traced;
 mod watch;
 
@@ -32,6 +33,7 @@ use crate::{
     probe::{self, AttachChoice, Attached, Probes, Readings, Side, Target, bpffs},
     reconcile::{Kernel, Performing},
     sample::{AttachMode, Sample},
+    talk::{Talk, Wanted},
     topology::{
         Observed, Topology,
         execute::{self, Perform},
@@ -58,6 +60,8 @@ pub struct Host {
     pub sources: Vec<Source>,
     /// Sockets of container engines, which are asked for names.
     pub engines: Vec<PathBuf>,
+    /// What is looked at beside the counting; absent for who leaves that as it is.
+    pub talk: Option<Wanted>,
 }
 
 impl Host {
@@ -78,6 +82,8 @@ pub struct Engine {
     drops: OnceLock<Option<Drops>>,
     /// The same.
     tcp: OnceLock<Option<Tcp>>,
+    /// The opt-in programs beside the counting ones.
+    talk: Talk,
     /// A pass is one at a time.
     passing: Mutex<()>,
     watching: Watching,
@@ -155,13 +161,14 @@ impl Engine {
         let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
         let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
         let ways = watch::Ways::default();
-        let new = |probes, pin_dir, mounted, ways| Self {
+        let new = |probes, pin_dir, talk, mounted, ways| Self {
             host: host.clone(),
             kernel,
             probes,
             pin_dir,
             drops: OnceLock::new(),
             tcp: OnceLock::new(),
+            talk,
             passing: Mutex::new(()),
             watching: Watching::new(ways),
             named: Mutex::default(),
@@ -171,7 +178,7 @@ impl Engine {
             _lock: lock,
         };
         let Some(attach) = host.attach.filter(|_| count) else {
-            return Ok(new(None, None, false, ways));
+            return Ok(new(None, None, Talk::default(), false, ways));
         };
         let (pin_dir, mounted) = pin_dir(host);
         let options = probe::Options {
@@ -190,7 +197,12 @@ impl Engine {
                 None
             }
         };
-        Ok(new(probes, pin_dir, mounted, ways))
+        let enter = || watch::enter(host.netns_dir.clone(), Arc::clone(&ways));
+        let talk = match &probes {
+            Some(_) => Talk::open(pin_dir.as_deref(), host.talk, enter),
+            None => Talk::default(),
+        };
+        Ok(new(probes, pin_dir, talk, mounted, ways))
     }
 
     /// The same kernel for who only looks.
@@ -342,6 +354,7 @@ impl Engine {
     /// Takes programs, maps and pins away, a bpffs that we mounted, and the run directory.
     fn forget(&self) -> anyhow::Result<()> {
         self.forget_tracing()?;
+        self.forget_talk()?;
         if let Some(probes) = &self.probes {
             probes.remove_everything()?;
         }
@@ -407,6 +420,7 @@ impl Engine {
         *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
         let live = self.live(&self.watched());
         probes.retire_dead(&alive, &live)?;
+        self.follow_talk(probes, &live, false);
         self.watch_by_tracing(complete.iter().map(|target| target.cookie))
     }
 

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::{
     Failure,
-    assemble::assemble,
+    assemble::{assemble, dns},
     engine::{Engine, PassError},
     lost::lost,
 };
@@ -126,6 +126,7 @@ impl State {
         let watched = self.engine.watched();
         let mut sample = assemble(&observed, &watched, readings, agent);
         sample.lost = lost(&sample.namespaces, &observed, &watched, self.engine.drops(), self.engine.tcp());
+        sample.dns = self.engine.dns().map(|counters| dns(&sample.namespaces, &counters)).unwrap_or_default();
         Ok(sample)
     }
 

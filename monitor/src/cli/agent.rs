@@ -2,10 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, value_parser};
+use monitor_ebpf::talk::FLOWS;
 
 use super::Global;
-use crate::agent::{self, Failure};
+use crate::{
+    agent::{self, Failure, engine::Host},
+    talk::Wanted,
+};
 
 /// Options of `agent`.
 #[derive(Debug, Args)]
@@ -22,12 +26,23 @@ pub(super) struct Options {
     /// When stopped, remove everything that was made: namespaces, links, programs and counts
     #[arg(long)]
     cleanup: bool,
+    /// Count who talks with whom, for `netns-monitor flows`; costs for each packet
+    #[arg(long = "collector.flows")]
+    flows: bool,
+    /// How many flows there is room for, of all namespaces together; about 110 bytes each, and 48 for each CPU
+    #[arg(long = "collector.flows.max", value_name = "N", default_value_t = FLOWS as u32,
+          value_parser = value_parser!(u32).range(16..=4_194_304))]
+    flows_max: u32,
+    /// Count DNS over UDP by answer code and latency; costs for each packet
+    #[arg(long = "collector.dns")]
+    dns: bool,
 }
 
 pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
-    let Options { config, listen, once, cleanup } = options;
+    let Options { config, listen, once, cleanup, flows, flows_max, dns } = options;
+    let talk = Wanted { flows: flows.then_some(flows_max), dns };
     agent::run(agent::Options {
-        host: global.host(),
+        host: Host { talk: Some(talk), ..global.host() },
         source: config.map_or(agent::Source::Text("no file", ""), agent::Source::File),
         listen,
         once,

@@ -8,6 +8,7 @@ mod demo;
 mod destroy;
 mod doctor;
 mod exec;
+mod flows;
 mod gc;
 mod holders;
 mod ls;
@@ -107,6 +108,7 @@ impl Global {
             },
             sources: self.sources.clone(),
             engines: self.engines.clone(),
+            talk: None,
         }
     }
 }
@@ -127,6 +129,8 @@ enum Command {
     Ls(ls::Options),
     /// Show one namespace: identity, interfaces, addresses, routes, counts by protocol
     Show(show::Options),
+    /// Show who a namespace talks with: the heaviest flows first (an agent with --collector.flows counts them)
+    Flows(flows::Options),
     /// Say why packets of a namespace are lost: what the kernel dropped, where, and what to look at next
     Why(why::Options),
     /// Run a command inside a namespace, as `ip netns exec` does
@@ -188,6 +192,7 @@ pub fn main() -> ExitCode {
         Command::Gc(options) => gc::run(&global, &options),
         Command::Ls(options) => ls::run(&global, &options),
         Command::Show(options) => show::run(&global, &options),
+        Command::Flows(options) => flows::run(&global, &options),
         Command::Why(options) => why::run(&global, &options),
         Command::Holders(options) => holders::run(&global, &options),
         Command::Doctor(options) => doctor::run(&global, &options),

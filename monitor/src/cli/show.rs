@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     agent::{Failure, engine::Engine},
-    sample::{Counts, NetnsSample},
+    sample::{Counts, NetnsSample, Sample},
     topology::ObservedNetns,
 };
 
@@ -28,15 +28,7 @@ pub(super) struct Options {
 pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<(), Failure> {
     let look = Engine::look(&global.host())?;
     let view = look.view()?;
-    let Some(sample) = view.sample.namespaces.iter().find(|found| found.label == *netns) else {
-        let known: Vec<_> = view.sample.namespaces.iter().map(|netns| netns.label.as_str()).collect();
-        let known = if known.is_empty() {
-            "there is none".to_owned()
-        } else {
-            format!("there are: {}", known.join(", "))
-        };
-        return Err(Failure::Failed(anyhow::anyhow!("no namespace `{}`; {known}", netns.escape_debug())));
-    };
+    let sample = named(&view.sample, netns)?;
     let observed = view
         .observed
         .namespaces
@@ -51,6 +43,19 @@ pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<
             print(&as_text(sample, observed, rules.as_deref()))
         }
     }
+}
+
+/// The namespace of a name; who asks for another one hears which there are.
+pub(super) fn named<'a>(sample: &'a Sample, netns: &str) -> Result<&'a NetnsSample, Failure> {
+    sample.namespaces.iter().find(|found| found.label == netns).ok_or_else(|| {
+        let known: Vec<_> = sample.namespaces.iter().map(|netns| netns.label.as_str()).collect();
+        let known = if known.is_empty() {
+            "there is none".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        Failure::Failed(anyhow::anyhow!("no namespace `{}`; {known}", netns.escape_debug()))
+    })
 }
 
 fn as_json(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> serde_json::Value {

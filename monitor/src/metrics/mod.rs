@@ -9,6 +9,7 @@
 
 mod agent;
 mod conntrack;
+mod dns;
 mod drops;
 mod firewall;
 mod health;
@@ -65,6 +66,7 @@ pub const COLLECTORS: &[Collector] = &[
     drops::COLLECTOR,
     netstat::COLLECTOR,
     conntrack::COLLECTOR,
+    dns::COLLECTOR,
     retired::COLLECTOR,
     agent::COLLECTOR,
     process::COLLECTOR,

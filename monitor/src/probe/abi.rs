@@ -287,7 +287,7 @@ fn to_direction(counts: &DirectionCounts) -> DirectionCounters {
 }
 
 /// A name as zero-filled bytes, cut at a character where it is too long.
-fn bytes<const N: usize>(name: &str) -> [u8; N] {
+pub(crate) fn bytes<const N: usize>(name: &str) -> [u8; N] {
     let mut bytes = [0; N];
     let mut end = name.len().min(N - 1);
     while !name.is_char_boundary(end) {
@@ -297,7 +297,7 @@ fn bytes<const N: usize>(name: &str) -> [u8; N] {
     bytes
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }

@@ -176,7 +176,7 @@ fn attach_here(
         let id = pair.ids[hook as usize];
         let program = pair.program(hook)?;
         match mode {
-            AttachMode::Tcx => links.push((hook, tcx::attach(program, target, hook)?)),
+            AttachMode::Tcx => links.push((hook, tcx::attach(program, target, hook, None)?)),
             AttachMode::Clsact => match clsact::attach(program, id, target, hook) {
                 Ok(qdisc) => made |= qdisc,
                 Err(error) => {

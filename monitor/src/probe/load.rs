@@ -17,16 +17,20 @@ use super::{Hook, ProbeError, object, pins::Pins, table::Chunk};
 pub type Logger = EbpfLogger<&'static dyn Log>;
 
 /// The two programs of an object.
-pub(super) struct Pair {
+pub(crate) struct Pair {
     ebpf: Ebpf,
     /// The kernel's ids, ingress first.
-    pub(super) ids: [u32; 2],
+    pub(crate) ids: [u32; 2],
     /// The kernel's tags: equal for equal instructions.
-    pub(super) tags: [u64; 2],
+    pub(crate) tags: [u64; 2],
 }
 
 impl Pair {
-    fn load(loader: &mut EbpfLoader<'static>, name: &'static str, object: &[u8]) -> Result<Self, ProbeError> {
+    pub(crate) fn load(
+        loader: &mut EbpfLoader<'_>,
+        name: &'static str,
+        object: &[u8],
+    ) -> Result<Self, ProbeError> {
         let ebpf =
             loader.load(object).map_err(|error| ProbeError::new("load the eBPF object", name, &error))?;
         let mut pair = Self { ebpf, ids: [0; 2], tags: [0; 2] };
@@ -40,7 +44,7 @@ impl Pair {
         Ok(pair)
     }
 
-    pub(super) fn program(&mut self, hook: Hook) -> Result<&mut SchedClassifier, ProbeError> {
+    pub(crate) fn program(&mut self, hook: Hook) -> Result<&mut SchedClassifier, ProbeError> {
         let name = hook.program();
         let program = self.ebpf.program_mut(name);
         let program =
@@ -48,7 +52,7 @@ impl Pair {
         program.try_into().map_err(|error| ProbeError::new("find the program", name, &error))
     }
 
-    fn map<T: TryFrom<Map, Error = MapError>>(&mut self, name: &str) -> Result<T, ProbeError> {
+    pub(crate) fn map<T: TryFrom<Map, Error = MapError>>(&mut self, name: &str) -> Result<T, ProbeError> {
         let map = self.ebpf.take_map(name);
         let map = map.ok_or_else(|| ProbeError::failed("find the map", name, "not in the object"))?;
         T::try_from(map).map_err(|error| ProbeError::new("find the map", name, &error))

@@ -19,7 +19,7 @@ mod store;
 mod sys;
 mod table;
 mod target;
-mod tcx;
+pub(crate) mod tcx;
 mod writer;
 
 use std::{
@@ -36,16 +36,20 @@ use crate::{
     topology::names::Cookie,
 };
 
-use self::{table::Table, target::Hook, writer::Writer};
+use self::{table::Table, writer::Writer};
 
+pub(crate) use self::{
+    abi::{bytes, text},
+    load::Pair,
+    pins::{Shape, check as check_map},
+    sys::{take_element, wait_for_programs},
+    target::Hook,
+    writer::within,
+};
 pub use self::{
     error::ProbeError,
     load::Logger,
     target::{Side, Target},
-};
-pub(crate) use self::{
-    pins::{Shape, check as check_map},
-    sys::wait_for_programs,
 };
 
 /// Runs a closure on a thread inside the namespace of a target whose side is [`Side::Inside`], after checking that
@@ -213,6 +217,13 @@ impl Probes {
     /// Whether an interface has counters here. Asks nothing.
     pub fn is_counted(&self, target: &Target) -> bool {
         self.table().find(target).is_some()
+    }
+
+    /// Ids of the programs that count an interface by TCX, ingress first. Asks nothing.
+    pub fn programs(&self, target: &Target) -> Option<[u32; 2]> {
+        let table = self.table();
+        let record = table.find(target).map(|id| table.slots[&id].record);
+        record.filter(|record| record.mode() == AttachMode::Tcx).map(|record| record.programs)
     }
 
     /// Whether the kernel says that both programs are attached to a counted interface.

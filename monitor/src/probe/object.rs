@@ -17,3 +17,9 @@ pub static TCP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/t
 /// What the benchmark compares the others with; the agent never loads it.
 #[doc(hidden)]
 pub static BASELINE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/baseline"));
+
+/// Who talks with whom: one instance for host ends, one each inside namespaces. Opt-in.
+pub static FLOWS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flows"));
+
+/// DNS by answer code and latency, as [`FLOWS`]. Opt-in.
+pub static DNS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/dns"));

@@ -13,6 +13,7 @@ use super::Hook;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const BPF_LINK_DETACH: libc::c_int = 34;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
@@ -23,13 +24,13 @@ const LINKS: usize = 64;
 
 /// What a TCX link is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LinkInfo {
+pub(crate) struct LinkInfo {
     /// Identity of the link.
-    pub(super) id: u32,
+    pub(crate) id: u32,
     /// The program it runs.
-    pub(super) program: u32,
+    pub(crate) program: u32,
     /// Index of the interface in the namespace it is in; 0 once the interface is gone or the link detached.
-    pub(super) ifindex: u32,
+    pub(crate) ifindex: u32,
 }
 
 /// `struct bpf_link_info` as far as it is read: the common part, then `tcx` of its union.
@@ -130,6 +131,24 @@ pub(super) fn delete_element(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     let mut attr = ElemAttr { map_fd: number(map), key: (&raw const key) as u64, ..ElemAttr::default() };
     // SAFETY: `attr` is the element member of `union bpf_attr`; the kernel reads four bytes at `key`.
     unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) }
+}
+
+/// Takes an entry out of a hash: what it held at the moment it went. Says whether it was there. `value` is the whole of
+/// it, of all possible CPUs for a per-CPU map.
+pub(crate) fn take_element<K>(map: BorrowedFd<'_>, key: &K, value: &mut [u64]) -> io::Result<bool> {
+    let mut attr = ElemAttr {
+        map_fd: number(map),
+        key: (&raw const *key) as u64,
+        value: value.as_mut_ptr() as u64,
+        ..ElemAttr::default()
+    };
+    // SAFETY: `attr` is the element member of `union bpf_attr`; the callers' maps have keys of this type and values of
+    // this length.
+    match unsafe { bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) } {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Waits until every program that was running when called has ended (an RCU grace period).

@@ -61,16 +61,16 @@ impl fmt::Display for Target {
 
 /// Where a program is attached, as the device sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Hook {
+pub(crate) enum Hook {
     Ingress,
     Egress,
 }
 
 impl Hook {
-    pub(super) const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+    pub(crate) const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
 
     /// Name of its program in either object.
-    pub(super) fn program(self) -> &'static str {
+    pub(crate) fn program(self) -> &'static str {
         match self {
             Self::Ingress => INGRESS,
             Self::Egress => EGRESS,

@@ -3,7 +3,7 @@
 use std::{io, path::Path, thread, time::Duration};
 
 use aya::programs::{
-    LinkOrder, MultiProgLink as _, SchedClassifier, TcAttachType,
+    LinkOrder, MultiProgLink as _, ProgramId, SchedClassifier, TcAttachType,
     links::{FdLink, LinkError, PinnedLink},
     tc::{SchedClassifierLink, TcAttachOptions},
 };
@@ -20,21 +20,23 @@ use super::{
 const PAUSES_MS: [u64; 8] = [5, 10, 20, 40, 80, 160, 320, 640];
 
 /// Whether this kernel has TCX: asked, not concluded from a version.
-pub(super) fn is_supported() -> bool {
+pub(crate) fn is_supported() -> bool {
     // Index 1 is the loopback device; that it is missing would be another error than "no such call".
     !matches!(sys::tcx_links(1, Hook::Ingress), Err(error) if error.raw_os_error() == Some(libc::EINVAL))
 }
 
-/// Attaches at the head of the chain, in the calling thread's namespace. The link ends when it is dropped unpinned.
-pub(super) fn attach(
+/// Attaches in the calling thread's namespace: directly behind another program, or at the head of the chain. The link
+/// ends when it is dropped unpinned.
+pub(crate) fn attach(
     program: &mut SchedClassifier,
     target: &Target,
     hook: Hook,
+    behind: Option<u32>,
 ) -> Result<SchedClassifierLink, ProbeError> {
     let (ifindex, call) = (target.ifindex(), "attach by TCX");
     for pause in PAUSES_MS {
         let name = interface_name(target)?;
-        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let order = TcAttachOptions::TcxOrder(order(behind));
         let attached = program
             .attach_with_options(&name, TcAttachType::from(hook), order)
             .and_then(|link| program.take_link(link));
@@ -54,8 +56,17 @@ pub(super) fn attach(
     ))
 }
 
+#[allow(unsafe_code, reason = "aya asks for a promise about the number")]
+fn order(behind: Option<u32>) -> LinkOrder {
+    match behind {
+        // SAFETY: a number that is no program's, or not one's on this hook, makes the kernel refuse.
+        Some(program) => LinkOrder::after_program_id(unsafe { ProgramId::new(program) }),
+        None => LinkOrder::first(),
+    }
+}
+
 /// Opens a pinned link; none where there is no such pin.
-pub(super) fn open(path: &Path) -> Result<Option<SchedClassifierLink>, ProbeError> {
+pub(crate) fn open(path: &Path) -> Result<Option<SchedClassifierLink>, ProbeError> {
     let wrong = |error: &LinkError| ProbeError::new("open the pinned link", path.display(), error);
     match PinnedLink::from_pin(path) {
         Ok(link) => {
@@ -67,7 +78,7 @@ pub(super) fn open(path: &Path) -> Result<Option<SchedClassifierLink>, ProbeErro
 }
 
 /// Pins a link; from then on the pin keeps it, not the agent.
-pub(super) fn pin(link: SchedClassifierLink, path: &Path) -> Result<(), ProbeError> {
+pub(crate) fn pin(link: SchedClassifierLink, path: &Path) -> Result<(), ProbeError> {
     FdLink::try_from(link)
         .map_err(|error| ProbeError::new("pin the link", path.display(), &error))?
         .pin(path)
@@ -76,7 +87,7 @@ pub(super) fn pin(link: SchedClassifierLink, path: &Path) -> Result<(), ProbeErr
 }
 
 /// Lets a link run another program; no packet passes between the two.
-pub(super) fn update(
+pub(crate) fn update(
     program: &mut SchedClassifier,
     link: SchedClassifierLink,
     of: &Target,
@@ -88,13 +99,13 @@ pub(super) fn update(
 }
 
 /// What a link is attached to.
-pub(super) fn info(link: &SchedClassifierLink, of: &Target) -> Result<LinkInfo, ProbeError> {
+pub(crate) fn info(link: &SchedClassifierLink, of: &Target) -> Result<LinkInfo, ProbeError> {
     let fd = link.fd().map_err(|error| ProbeError::new("look at the link", of, &error))?;
     sys::link_info(fd).map_err(|error| ProbeError::new("look at the link", of, &error))
 }
 
 /// Whether a link is attached to the target.
-pub(super) fn is_on(info: LinkInfo, target: &Target, hook: Hook) -> Result<bool, ProbeError> {
+pub(crate) fn is_on(info: LinkInfo, target: &Target, hook: Hook) -> Result<bool, ProbeError> {
     match target.side {
         _ if info.ifindex != target.ifindex() => Ok(false),
         // Links follow an interface into another namespace, where it may keep its index.
@@ -108,13 +119,13 @@ pub(super) fn is_on(info: LinkInfo, target: &Target, hook: Hook) -> Result<bool,
 }
 
 /// Detaches a link, also where it is pinned.
-pub(super) fn detach(link: &SchedClassifierLink, of: &Target) -> Result<(), ProbeError> {
+pub(crate) fn detach(link: &SchedClassifierLink, of: &Target) -> Result<(), ProbeError> {
     let fd = link.fd().map_err(|error| ProbeError::new("detach", of, &error))?;
     sys::detach_link(fd).map_err(|error| ProbeError::new("detach", of, &error))
 }
 
 /// The interface's name in the calling thread's namespace.
-pub(super) fn interface_name(target: &Target) -> Result<String, ProbeError> {
+pub(crate) fn interface_name(target: &Target) -> Result<String, ProbeError> {
     let call = "look up the interface";
     let name = if_indextoname(target.ifindex()).map_err(|error| ProbeError::new(call, target, &error))?;
     if name.is_empty() {
@@ -124,7 +135,7 @@ pub(super) fn interface_name(target: &Target) -> Result<String, ProbeError> {
     name.into_string().map_err(|error| ProbeError::failed(call, target, error))
 }
 
-pub(super) fn at(target: &Target, hook: Hook) -> String {
+pub(crate) fn at(target: &Target, hook: Hook) -> String {
     format!("{target}, {}", hook.program())
 }
 

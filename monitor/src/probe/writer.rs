@@ -110,7 +110,7 @@ impl Writer {
 }
 
 /// Runs something in the namespace where a target's interface is.
-pub(super) fn within<R: Send>(
+pub(crate) fn within<R: Send>(
     enter: &Enter,
     target: &Target,
     act: impl FnOnce() -> Result<R, ProbeError> + Send,

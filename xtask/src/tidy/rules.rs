@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("check", &["topology", "netns", "reconcile", "sample"]),
     ("probe", &["topology::names", "sample", "netns", "ledger"]),
     ("trace", &["probe", "topology::names"]),
+    ("talk", &["probe", "topology::names"]),
     ("metrics", &["sample", "topology::names"]),
     ("export", &["metrics", "sample"]),
     (
@@ -30,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "reconcile",
             "probe",
             "trace",
+            "talk",
             "ledger",
             "sample",
             "metrics",
@@ -48,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "reconcile",
             "probe",
             "trace",
+            "talk",
             "ledger",
             "sample",
             "metrics",

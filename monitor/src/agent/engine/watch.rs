@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How many interfaces are attached to before a pass may come in between: each takes two grace periods of the kernel.
-const AT_ONCE: usize = 32;
+pub(super) const AT_ONCE: usize = 32;
 
 /// What is watched, and what the rest of the engine needs of it.
 pub(super) struct Watching {
@@ -181,9 +181,11 @@ impl Engine {
                 warn!("{target}: {error}");
             }
         }
-        if let Err(error) = probes.retire_namespaces(&self.live(watched)) {
+        let live = self.live(watched);
+        if let Err(error) = probes.retire_namespaces(&live) {
             warn!("{error}");
         }
+        look.more |= self.follow_talk(probes, &live, full);
         if let Err(error) = self.watch_by_tracing(probes.targets().iter().map(|target| target.cookie)) {
             warn!("{error:#}");
         }
@@ -198,6 +200,7 @@ impl Engine {
             info!("{target}: an eBPF program of ours was gone, and is put back");
             self.reattached.fetch_add(1, Ordering::Relaxed);
         }
+        self.talk_to(probes, target, removed);
         Ok(())
     }
 

@@ -37,6 +37,8 @@ pub(crate) fn datapath(rounds: usize) -> Result<ExitCode> {
         bail!("at least one round");
     }
     let (baseline, shared, inside) = (Loaded::baseline()?, Loaded::shared(1)?, Loaded::inside()?);
+    // Opt-in: what they cost comes on top of the others.
+    let (flows, dns) = (Loaded::flows()?, Loaded::dns()?);
     let segment = tcp(0x10, 0, &[0; 10]);
     let frames = [
         ("IPv4 TCP, 64 B", true, 0, ethernet(0x0800, &ipv4(6, &segment))),
@@ -75,6 +77,14 @@ pub(crate) fn datapath(rounds: usize) -> Result<ExitCode> {
             ));
         }
     }
+    for (object, label) in [(&flows, "flows"), (&dns, "dns")] {
+        for (name, _, gso_size, frame) in &frames {
+            cases.push(case(object, INGRESS, &format!("{label} {INGRESS}: {name}"), frame, *gso_size, false));
+        }
+    }
+    let (query, response) = (dns_message(53, 0x01), dns_message(4000, 0x81));
+    cases.push(case(&dns, INGRESS, &format!("dns {INGRESS}: query, repeated"), &query, 0, false));
+    cases.push(case(&dns, INGRESS, &format!("dns {INGRESS}: response to no query"), &response, 0, false));
     for _ in 0..rounds {
         cases.iter_mut().for_each(|case| case.nanoseconds.push(u64::MAX));
         for _ in 0..TURNS {
@@ -88,7 +98,7 @@ pub(crate) fn datapath(rounds: usize) -> Result<ExitCode> {
     }
     let verdict = report(&mut cases, rounds);
     drop(cases);
-    for (name, mut object) in [("shared", shared), ("inside", inside)] {
+    for (name, mut object) in [("shared", shared), ("inside", inside), ("flows", flows), ("dns", dns)] {
         let info = object.program(INGRESS)?.info()?;
         println!(
             "{name} {INGRESS}: {} instructions verified, {} bytes of machine code",
@@ -97,6 +107,15 @@ pub(crate) fn datapath(rounds: usize) -> Result<ExitCode> {
         );
     }
     Ok(verdict)
+}
+
+/// A DNS message to a port; from port 53 where it is to another.
+fn dns_message(port: u16, flags: u8) -> Vec<u8> {
+    let mut datagram = udp(port, &[0, 7, flags, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1]);
+    if port != 53 {
+        datagram[..2].copy_from_slice(&53_u16.to_be_bytes());
+    }
+    ethernet(0x0800, &ipv4(17, &datagram))
 }
 
 /// Prints the table and the verdict.
