@@ -43,7 +43,11 @@ fn what_docker_drops_is_told_with_the_rule_to_add_and_its_own_tables_are_never_t
     // Whoever asks later is told the same.
     let check = processes.run(&[], &["--attach", "none", "check", "web", "--outside", "203.0.113.2"]);
     assert_eq!(check.code, Some(1), "{check:#?}");
-    assert!(check.stdout.contains("the policy of chain FORWARD in table ip filter of the host drops it"), "{}", check.stdout);
+    assert!(
+        check.stdout.contains("the policy of chain FORWARD in table ip filter of the host drops it"),
+        "{}",
+        check.stdout
+    );
     assert!(check.stdout.contains("insert rule ip filter DOCKER-USER"), "{}", check.stdout);
 
     assert!(Command::new("sh").args(["-c", rule]).status().expect("sh").success(), "{rule}");

@@ -27,7 +27,7 @@ use super::{
     watch::Watched,
 };
 use crate::{
-    discover::{Scope, Source, ear::Heard},
+    discover::{Scope, Source, choice::Choice, ear::Heard},
     netns,
     probe::{self, AttachChoice, Attached, Probes, Readings, Side, Target, bpffs},
     reconcile::{Kernel, Performing},
@@ -58,6 +58,8 @@ pub struct Host {
     pub sources: Vec<Source>,
     /// Sockets of container engines, which are asked for names.
     pub engines: Vec<PathBuf>,
+    /// What of it is watched; what a file names always is.
+    pub choice: Choice,
 }
 
 impl Host {
@@ -209,6 +211,7 @@ impl Engine {
         progress: &mut dyn FnMut(usize, &Step),
     ) -> Result<Pass, PassError> {
         let _one_at_a_time = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.note_filed(topology);
         self.count_drops();
         // Commands that live keep what they have; those that ended are not wanted any more.
         let runs = Runs::new(&self.host.run_dir);

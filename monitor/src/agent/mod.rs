@@ -199,6 +199,7 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
     let mut events = Watch::new(&netns_dir, engine.runs().dir(), source.file(), engine.table())
         .context("cannot watch the kernel for changes")?;
     let state = Arc::new(State::new(Arc::clone(&engine)));
+    engine.note_filed(&topology);
     let watch = Watching::start(&engine, &state)?;
     if let Some(logger) = engine.take_logger() {
         tokio::spawn(forward(logger));

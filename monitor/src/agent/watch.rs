@@ -4,6 +4,7 @@
 //! A namespace is entered to ask who it is and what links it has, on a thread that then ends; nothing of it stays open. One
 //! that nothing shows any more is asked for by the number the host's namespace knows it by, which keeps nothing alive.
 
+mod choose;
 mod wire;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 use anyhow::Context as _;
 use tracing::debug;
 
+pub(super) use self::choose::Filed;
 use self::wire::{Ends, Place};
 use crate::{
     discover::{
@@ -49,6 +51,10 @@ const SHARE: u32 = 400;
 pub struct Watched {
     /// By age.
     pub namespaces: Vec<WatchedNetns>,
+    /// Those that live and are not to be watched.
+    pub left_out: BTreeSet<Cookie>,
+    /// Those of which a name is still to be asked for, by which it is chosen; until then they stay as they are.
+    pub undecided: BTreeSet<Cookie>,
 }
 
 /// A namespace.
@@ -72,6 +78,8 @@ pub struct WatchedNetns {
     pub state: NetnsState,
     /// The containers in it, with the name of each where its engine told it.
     pub containers: Vec<(Container, Option<String>)>,
+    /// Whether the engines were asked for all of these names.
+    pub asked: bool,
     /// The Kubernetes pod it is of, by uid.
     pub pod: Option<String>,
     /// The unit of systemd whose processes are in it.
@@ -412,7 +420,7 @@ impl Watcher {
             });
             self.shown(*cookie, known, labels.get(cookie).cloned().unwrap_or_default(), links.collect())
         });
-        Ok(Watched { namespaces: namespaces.collect() })
+        Ok(Watched { namespaces: namespaces.collect(), ..Watched::default() })
     }
 
     fn shown(&self, cookie: Cookie, known: &Known, label: String, links: Vec<WatchedLink>) -> WatchedNetns {
@@ -437,6 +445,7 @@ impl Watcher {
             label,
             aliases,
             state,
+            asked: containers.iter().all(|container| self.engines.is_asked(&container.id)),
             containers: containers
                 .into_iter()
                 .map(|container| {

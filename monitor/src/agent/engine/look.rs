@@ -14,7 +14,7 @@ use crate::{
         assemble::assemble,
         lost::lost,
         runs::{Network, Runs},
-        watch::Watcher,
+        watch::{Filed, Watcher},
     },
     discover::ear::Heard,
     netns,
@@ -84,8 +84,8 @@ impl Look {
     pub fn view(&self) -> Result<View, Failure> {
         let names = netns::list(&self.host.netns_dir).map_err(anyhow::Error::from)?;
         let wanted = names.into_iter().map(|(name, _)| name).collect();
-        let observed = self.kernel.observe(&wanted)?;
-        let readings = match pins(&self.host) {
+        let mut observed = self.kernel.observe(&wanted)?;
+        let mut readings = match pins(&self.host) {
             Some(dir) => probe::look(&dir).map_err(anyhow::Error::from)?,
             None => Readings::default(),
         };
@@ -101,6 +101,15 @@ impl Look {
             watched = watcher.look(&Heard::default(), false, &before)?;
         }
         watched.mark_owned(|name, cookie| self.kernel.owns(name, cookie));
+        // Without the file that an agent has: what it names is chosen like the rest.
+        watched.choose(&self.host.choice, &Filed::default());
+        let left_out = |cookie| watched.left_out.contains(&cookie) || watched.undecided.contains(&cookie);
+        observed.namespaces.retain(|_, netns| !left_out(netns.cookie));
+        let shown =
+            |name: &Option<NsName>| name.as_ref().is_none_or(|name| observed.namespaces.contains_key(name));
+        observed.figures.retain(|name, _| shown(name));
+        readings.interfaces.retain(|reading| !left_out(reading.target.cookie));
+        readings.retired.retain(|(cookie, _)| !left_out(*cookie));
         let mut sample = assemble(&observed, &watched, readings, AgentSample::default());
         sample.lost = lost(&sample.namespaces, &observed, &watched, None);
         Ok(View { observed, watched, sample })
