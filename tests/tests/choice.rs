@@ -5,6 +5,7 @@ use monitor_tests::{
     agent::{Agent, run, run_well},
     exposition::Metrics,
     host::{TestHost, ip},
+    oracle::pins,
     poll::{ONE_PASS, SOON, until, until_equal},
     scene::{kernels, silence},
 };
@@ -138,4 +139,56 @@ fn a_choice_that_is_none_is_told_in_one_line() {
         let outcome = run(&[args, &["ls"]].concat());
         assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(2), &*format!("netns-monitor: {said}\n")));
     }
+}
+
+/// Programs of raw tracepoints (`BPF_PROG_TYPE_RAW_TRACEPOINT`) that a process holds.
+fn tracepoints(pid: u32) -> usize {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("its descriptors");
+    let texts = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+    texts.filter(|text| text.lines().any(|line| line == "prog_type:\t17")).count()
+}
+
+#[test]
+fn a_collector_that_is_off_loads_nothing_and_says_nothing() {
+    let _host = TestHost::quiet();
+    let pinned = || pins().into_iter().any(|pin| pin.contains("/drops"));
+    let mut agent = Agent::start(FILE, &[]);
+    assert!(pinned() && tracepoints(agent.pid()) > 0);
+    for name in ["netns_packet_drops_total", "netns_socket_overflows_total", "netns_ip_no_route_total"] {
+        assert!(agent.metrics().select(name, &[]).next().is_some(), "{name}");
+    }
+    agent.terminate();
+    let off = ["--no-collector.drops", "--no-collector.netstat", "--no-collector.tcp"];
+    let agent = Agent::start(FILE, &off);
+    assert_eq!((pinned(), tracepoints(agent.pid())), (false, 0), "also what an earlier life left");
+    until(SOON, "it is counted", || is_counted(&agent.metrics(), "blue", "eth0").then_some(()));
+    let on: Vec<_> = values(&agent.scrape(), "collector");
+    let expected = "agent conntrack firewall interface namespace process protocol retired size traffic";
+    assert_eq!(on.join(" "), expected);
+    let metrics = agent.metrics();
+    for name in
+        ["netns_packet_drops_total", "netns_socket_overflows_total", "netns_tcp_flagged_segments_total"]
+    {
+        assert_eq!(metrics.select(name, &[]).count(), 0, "{name}");
+    }
+}
+
+#[test]
+fn one_scrape_may_ask_for_some_collectors() {
+    let _host = TestHost::quiet();
+    let agent = Agent::start(FILE, &["--no-collector.size"]);
+    let ask = |query: &str| {
+        let answer =
+            monitor_tests::http::get(agent.address(), &format!("/metrics?{query}")).expect("an answer");
+        (answer.status, answer.body)
+    };
+    let (status, body) = ask("collect[]=traffic&collect[]=agent");
+    assert_eq!((status, values(&body, "collector")), (200, vec!["agent".to_owned(), "traffic".to_owned()]));
+    let metrics = Metrics::parse(&body);
+    let packets = [("netns", "blue"), ("interface", "eth0"), ("direction", "receive")];
+    assert!(metrics.value("netns_packets_total", &packets).is_some());
+    let (status, body) = ask("exclude[]=traffic");
+    assert_eq!((status, values(&body, "collector").len()), (200, 11));
+    let (status, body) = ask("collect[]=size");
+    assert!(status == 400 && body.starts_with("collector \"size\" is switched off; there are: "), "{body}");
 }

@@ -35,6 +35,7 @@ use crate::{
     topology::{
         Observed, Topology,
         execute::{self, Perform},
+        figures::Parts,
         names::{Cookie, IfName, LinkId, Place},
         outside::Outside,
         plan::{self, PlanOptions},
@@ -60,11 +61,19 @@ pub struct Host {
     pub engines: Vec<PathBuf>,
     /// What of it is watched; what a file names always is.
     pub choice: Choice,
+    /// Whether drops are counted.
+    pub drops: bool,
+    /// What is read of the kernel's own figures.
+    pub figures: Parts,
 }
 
 impl Host {
     pub(super) fn scope(&self) -> Scope {
         Scope { netns_dirs: vec![self.netns_dir.clone()], sources: self.sources.clone() }
+    }
+
+    fn kernel(&self) -> Kernel {
+        Kernel::new(&self.netns_dir, &self.run_dir).with_figures(self.figures)
     }
 }
 
@@ -153,7 +162,7 @@ impl Engine {
     fn open_with(host: &Host, count: bool) -> Result<Self, Failure> {
         need_root()?;
         let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
-        let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
+        let kernel = host.kernel();
         let ways = watch::Ways::default();
         let new = |probes, pin_dir, mounted, ways| Self {
             host: host.clone(),
@@ -198,7 +207,7 @@ impl Engine {
     /// Not root: namespaces cannot be entered.
     pub fn look(host: &Host) -> Result<Look, Failure> {
         need_root()?;
-        Ok(Look { kernel: Kernel::new(&host.netns_dir, &host.run_dir), host: host.clone() })
+        Ok(Look { kernel: host.kernel(), host: host.clone() })
     }
 
     /// One pass: look, plan, do it, and move the counts of what is gone to where totals are kept.

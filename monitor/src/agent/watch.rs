@@ -10,7 +10,6 @@ mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::BorrowedFd,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -20,6 +19,7 @@ use tracing::debug;
 pub(super) use self::choose::Filed;
 use self::wire::{Ends, Place};
 use crate::{
+    agent::engine::Host,
     discover::{
         self, Container, Pace, Processes, Scope, Sighting, Source,
         ear::Heard,
@@ -32,7 +32,7 @@ use crate::{
     reconcile::figures,
     sample::NetnsState,
     topology::{
-        figures::Figures,
+        figures::{Figures, Parts},
         names::{Cookie, NsName},
     },
 };
@@ -143,6 +143,7 @@ pub(super) struct Watcher {
     scope: Scope,
     /// Whether namespaces are given numbers: who only looks changes nothing.
     numbers: bool,
+    figures: Parts,
     host: Identity,
     host_links: Vec<Link>,
     netlink: Netlink,
@@ -170,16 +171,17 @@ impl Watcher {
     ///
     /// # Errors
     /// The kernel gives no socket, or no cookies.
-    pub(super) fn new(scope: Scope, sockets: Vec<PathBuf>, numbers: bool) -> anyhow::Result<Self> {
+    pub(super) fn new(host: &Host, numbers: bool) -> anyhow::Result<Self> {
         Ok(Self {
-            scope,
+            scope: host.scope(),
             numbers,
+            figures: host.figures,
             host: netns::own_identity()?,
             host_links: Vec::new(),
             netlink: Netlink::open().context("cannot open a netlink socket")?,
             known: BTreeMap::new(),
             processes: Processes::default(),
-            engines: Engines::new(sockets),
+            engines: Engines::new(host.engines.clone()),
             named: Vec::new(),
             running: Vec::new(),
             held: Vec::new(),
@@ -332,13 +334,13 @@ impl Watcher {
     /// What each way leads to, in the order of the ways.
     fn tour(&mut self, ways: &[Way], all: bool) -> Result<Vec<Option<Visit>>, NetnsError> {
         let mut visits: Vec<Option<Visit>> = ways.iter().map(|_| None).collect();
-        let (host, numbers) = (&mut self.netlink, self.numbers);
+        let (host, numbers, parts) = (&mut self.netlink, self.numbers, self.figures);
         let mut at = |number: usize, identity: Identity, netns: BorrowedFd<'_>| {
             let nsid = if numbers { host.nsid_or_new(netns) } else { host.nsid(netns) };
             let links = Netlink::open().and_then(|mut inside| inside.links(None));
             match links {
                 Ok(links) => {
-                    let (nsid, figures) = (nsid.ok().flatten(), all.then(figures));
+                    let (nsid, figures) = (nsid.ok().flatten(), all.then(|| figures(parts)));
                     visits[number] = Some(Visit { identity, nsid, links, figures });
                 }
                 Err(error) => debug!("{}: {error}", ways[number].path().display()),

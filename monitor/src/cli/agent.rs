@@ -4,8 +4,11 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::Global;
-use crate::agent::{self, Failure};
+use super::{Global, switches::Switches};
+use crate::{
+    agent::{self, Failure},
+    topology::figures::Parts,
+};
 
 /// Options of `agent`.
 #[derive(Debug, Args)]
@@ -16,6 +19,8 @@ pub(super) struct Options {
     /// Where metrics are served; may be given more than once
     #[arg(long = "web.listen-address", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10490")]
     listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    switches: Switches,
     /// Make one pass, then exit; what was attached goes on counting
     #[arg(long)]
     once: bool,
@@ -25,11 +30,15 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
-    let Options { config, listen, once, cleanup } = options;
+    let Options { config, listen, switches: Switches(collectors), once, cleanup } = options;
+    let mut host = global.host();
+    host.drops = collectors.has(&["drops"]);
+    host.figures = Parts { netstat: collectors.has(&["netstat"]), conntrack: collectors.has(&["conntrack"]) };
     agent::run(agent::Options {
-        host: global.host(),
+        host,
         source: config.map_or(agent::Source::Text("no file", ""), agent::Source::File),
         listen,
+        collectors,
         once,
         cleanup,
         must_start: false,

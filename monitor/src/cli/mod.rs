@@ -15,6 +15,7 @@ mod plan;
 mod progress;
 mod run;
 mod show;
+mod switches;
 mod table;
 mod why;
 
@@ -35,6 +36,7 @@ use crate::{
     },
     probe::AttachChoice,
     sample::AttachMode,
+    topology::figures::Parts,
 };
 
 /// Builds, watches and explains network namespaces.
@@ -126,6 +128,8 @@ impl Global {
             sources: self.sources.clone(),
             engines: self.engines.clone(),
             choice: self.choice.clone(),
+            drops: true,
+            figures: Parts::ALL,
         }
     }
 
@@ -201,7 +205,13 @@ enum LogFormat {
 
 /// Parses the command line, runs the subcommand, and reports a failure in one line on standard error.
 pub fn main() -> ExitCode {
-    let Cli { mut global, command } = Cli::parse();
+    let Cli { mut global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => match switches::unknown(&error) {
+            Some(why) => return report(Failure::Usage(why)),
+            None => error.exit(),
+        },
+    };
     if let Err(why) = global.choose() {
         return report(Failure::Usage(why));
     }

@@ -8,6 +8,7 @@
 //! each collector whether it succeeded and how long it took.
 
 mod agent;
+mod choice;
 mod conntrack;
 mod drops;
 mod firewall;
@@ -33,6 +34,7 @@ use anyhow::{Context as _, anyhow};
 use prometheus::{Registry, TextEncoder, core, proto::MetricFamily};
 
 pub use self::{
+    choice::Collectors,
     retired::GONE,
     series::{Kind, Metric, Series},
 };

@@ -56,7 +56,7 @@ impl Kernel {
             // One that cannot be read is not what is wanted: writing it says why.
             observed.sysctls =
                 sysctls.into_iter().filter_map(|key| Some((key.clone(), sysctl::read(&key).ok()?))).collect();
-            anyhow::Ok((observed, figures()))
+            anyhow::Ok((observed, figures(self.figures)))
         })?
     }
 

@@ -39,6 +39,7 @@ use crate::{
     netns::{self, NetnsError, Records},
     topology::{
         Observed, Topology,
+        figures::Parts,
         inner::MacvlanMode,
         names::{Cookie, IfName, LinkId, MacAddr, NsName, Place, SysctlKey, stable_hash},
         step::{NewEnd, Step},
@@ -60,6 +61,7 @@ pub struct Kernel {
     table: String,
     before: Before,
     leases: Leases,
+    figures: Parts,
     /// Open while a plan is performed.
     pool: Mutex<Option<Pool>>,
 }
@@ -86,8 +88,15 @@ impl Kernel {
             table: nft::table_name(run_dir),
             before: Before::new(run_dir),
             leases: Leases::new(run_dir),
+            figures: Parts::ALL,
             pool: Mutex::new(None),
         }
+    }
+
+    /// Reads only these figures.
+    #[must_use]
+    pub fn with_figures(self, figures: Parts) -> Self {
+        Self { figures, ..self }
     }
 
     /// Keeps connections open until what it returns is dropped: for a plan of many steps.
@@ -159,7 +168,7 @@ impl Kernel {
         let (host, host_routes) = self.at(&Place::Host, look)?;
         let outside = self.outside(&host)?;
         let leases = self.leases.all();
-        let figures = BTreeMap::from([(None, figures())]);
+        let figures = BTreeMap::from([(None, figures(self.figures))]);
         let mut observed = Observed { host, host_routes, outside, leases, figures, ..Observed::default() };
         let mut names: BTreeSet<NsName> = wanted.keys().cloned().collect();
         names.extend(self.records.names()?);

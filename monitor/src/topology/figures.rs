@@ -17,6 +17,20 @@ pub struct Figures {
     pub conntrack: Option<Conntrack>,
 }
 
+/// Which figures are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Those of the network stack: [`Figures::overflows`] to [`Figures::no_route`].
+    pub netstat: bool,
+    /// [`Figures::conntrack`].
+    pub conntrack: bool,
+}
+
+impl Parts {
+    /// All.
+    pub const ALL: Self = Self { netstat: true, conntrack: true };
+}
+
 /// Connection tracking of one namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Conntrack {
@@ -32,7 +46,7 @@ pub struct Conntrack {
     pub insert_failures: Option<u64>,
 }
 
-/// The files below `/proc/thread-self/net` that [`Figures::parse`] reads, in its order.
+/// The files below `/proc/thread-self/net` that [`Figures::parse`] reads, in its order; the last is connection tracking's.
 pub const FILES: [&str; 4] = ["snmp", "netstat", "snmp6", "stat/nf_conntrack"];
 
 /// Queues of sockets: our word, and the kernel's counters that are summed for it.

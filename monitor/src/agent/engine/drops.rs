@@ -19,8 +19,13 @@ impl Engine {
         if self.host.attach.is_none() {
             return;
         }
-        self.drops.get_or_init(|| match self.open_drops() {
-            Ok(drops) => Some(drops),
+        let open = || match self.host.drops {
+            true => self.open_drops().map(Some),
+            // What an earlier life pinned would go on at each packet that is dropped.
+            false => self.forget_drops().map(|()| None),
+        };
+        self.drops.get_or_init(|| match open() {
+            Ok(drops) => drops,
             Err(error) => {
                 warn!("drops are not counted: {error:#}");
                 None

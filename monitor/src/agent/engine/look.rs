@@ -89,7 +89,7 @@ impl Look {
             Some(dir) => probe::look(&dir).map_err(anyhow::Error::from)?,
             None => Readings::default(),
         };
-        let mut watcher = Watcher::new(self.host.scope(), self.host.engines.clone(), false)?;
+        let mut watcher = Watcher::new(&self.host, false)?;
         let targets: Vec<_> = readings.interfaces.iter().map(|reading| reading.target.clone()).collect();
         let before = |cookie| {
             let is_it = |target: &&probe::Target| target.cookie == cookie;

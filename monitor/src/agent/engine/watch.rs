@@ -69,7 +69,7 @@ impl Engine {
     /// # Errors
     /// The kernel gives no socket, or no cookies.
     pub fn begin_watch(&self) -> anyhow::Result<()> {
-        let watcher = Watcher::new(self.host.scope(), self.host.engines.clone(), true)?;
+        let watcher = Watcher::new(&self.host, true)?;
         *self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
         Ok(())
     }
