@@ -13,7 +13,7 @@ use monitor::{
     metrics::{COLLECTORS, Collector, GONE, Kind, Metric, Series, reference, render, render_with},
     sample::{
         AgentSample, AttachMode, ByDirection, ClassCounts, ContainerSample, Counts, DirectionCounts,
-        IdentitySample, InterfaceSample, LinkSample, NetnsSample, NetnsState, RECONCILE_BOUNDS,
+        IdentitySample, InterfaceSample, LinkSample, NetnsSample, NetnsState, OtherSample, RECONCILE_BOUNDS,
         ReconcileSample, ReloadSample, Sample,
         lost::{Lost, PacketDrops},
     },
@@ -331,7 +331,8 @@ fn sample() -> Sample {
         ..link()
     });
     red.interfaces.push(wan);
-    Sample { namespaces: vec![blue, red], gone: counts(5000), agent: agent(), lost: lost() }
+    let other = OtherSample { namespaces: 3, counts: Some(counts(700)) };
+    Sample { namespaces: vec![blue, red], gone: counts(5000), other, agent: agent(), lost: lost() }
 }
 
 fn lost() -> Lost {

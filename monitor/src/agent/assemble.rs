@@ -10,7 +10,7 @@ use crate::{
     probe::{Reading, Readings},
     sample::{
         AgentSample, AttachMode, ByDirection, ContainerSample, Counts, IdentitySample, InterfaceSample,
-        LinkSample, NetnsSample, NetnsState, Sample, lost::Lost,
+        LinkSample, NetnsSample, NetnsState, OtherSample, Sample, lost::Lost,
     },
     topology::{
         Observed, ObservedLink, ObservedNetns,
@@ -27,7 +27,8 @@ pub(super) fn assemble(
     readings: Readings,
     agent: AgentSample,
 ) -> Sample {
-    let Readings { interfaces, retired, gone } = readings;
+    let Readings { interfaces, retired, gone, other } = readings;
+    let (summed, interfaces): (Vec<_>, Vec<_>) = interfaces.into_iter().partition(|reading| reading.summed);
     let mut counted: BTreeMap<Cookie, Vec<Reading>> = BTreeMap::new();
     for reading in interfaces {
         counted.entry(reading.target.cookie).or_default().push(reading);
@@ -41,9 +42,16 @@ pub(super) fn assemble(
         observed.namespaces.iter().map(|(name, netns)| (netns.cookie, (name, netns))).collect();
     let names: BTreeMap<Cookie, &str> =
         watched.namespaces.iter().map(|netns| (netns.cookie, netns.label.as_str())).collect();
+    // Between a look and the next, one that has counts of its own by now is shown with them.
+    let is_cut = |cookie, readings: &[Reading]| watched.cut.contains(&cookie) && readings.is_empty();
+    let mut cut = BTreeSet::new();
     let mut namespaces = Vec::new();
     for netns in &watched.namespaces {
         let (readings, retired) = take(netns.cookie);
+        if is_cut(netns.cookie, &readings) && retired == Counts::default() {
+            cut.insert(netns.cookie);
+            continue;
+        }
         let seen = ours.get(&netns.cookie);
         namespaces.push(NetnsSample {
             label: netns.label.clone(),
@@ -96,7 +104,25 @@ pub(super) fn assemble(
             drops: BTreeMap::new(),
         });
     }
-    Sample { namespaces, gone, agent, lost: Lost::default() }
+    let other = OtherSample { namespaces: cut.len() as u64, counts: sum_of(&summed, other, cut.is_empty()) };
+    Sample { namespaces, gone, other, agent, lost: Lost::default() }
+}
+
+/// The sum of others; absent where there never was one, and while one cannot be read, as it would fall.
+fn sum_of(summed: &[Reading], kept: Counts, none_is_cut: bool) -> Option<Counts> {
+    if none_is_cut && summed.is_empty() && kept == Counts::default() {
+        return None;
+    }
+    summed.iter().try_fold(kept, |mut sum, reading| match &reading.counts {
+        Ok(counts) => {
+            sum.add(counts);
+            Some(sum)
+        }
+        Err(error) => {
+            warn!("{}: {error}", reading.target);
+            None
+        }
+    })
 }
 
 fn identity(netns: &WatchedNetns) -> IdentitySample {

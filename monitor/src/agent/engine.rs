@@ -61,6 +61,8 @@ pub struct Host {
     pub engines: Vec<PathBuf>,
     /// What of it is watched; what a file names always is.
     pub choice: Choice,
+    /// How many namespaces have series of their own; 0: all.
+    pub max_namespaces: usize,
     /// Whether drops are counted.
     pub drops: bool,
     /// What is read of the kernel's own figures.

@@ -53,6 +53,8 @@ pub struct Watched {
     pub namespaces: Vec<WatchedNetns>,
     /// Those that live and are not to be watched.
     pub left_out: BTreeSet<Cookie>,
+    /// Those of `namespaces` that are beyond the ceiling: counted, and summed.
+    pub cut: BTreeSet<Cookie>,
     /// Those of which a name is still to be asked for, by which it is chosen; until then they stay as they are.
     pub undecided: BTreeSet<Cookie>,
 }

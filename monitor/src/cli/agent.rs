@@ -19,6 +19,9 @@ pub(super) struct Options {
     /// Where metrics are served; may be given more than once
     #[arg(long = "web.listen-address", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10490")]
     listen: Vec<SocketAddr>,
+    /// How many namespaces have series of their own (0: all); the others are counted and summed as netns="~other"
+    #[arg(long = "metrics.max-namespaces", value_name = "N", default_value_t = 2000)]
+    max_namespaces: usize,
     #[command(flatten)]
     switches: Switches,
     /// Make one pass, then exit; what was attached goes on counting
@@ -30,8 +33,9 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
-    let Options { config, listen, switches: Switches(collectors), once, cleanup } = options;
+    let Options { config, listen, max_namespaces, switches: Switches(collectors), once, cleanup } = options;
     let mut host = global.host();
+    host.max_namespaces = max_namespaces;
     host.drops = collectors.has(&["drops"]);
     host.figures = Parts { netstat: collectors.has(&["netstat"]), conntrack: collectors.has(&["conntrack"]) };
     agent::run(agent::Options {

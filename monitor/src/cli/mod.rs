@@ -128,6 +128,7 @@ impl Global {
             sources: self.sources.clone(),
             engines: self.engines.clone(),
             choice: self.choice.clone(),
+            max_namespaces: 0,
             drops: true,
             figures: Parts::ALL,
         }

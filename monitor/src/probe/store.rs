@@ -47,6 +47,10 @@ impl Store {
     pub(super) fn redo(&mut self) -> Result<(), ProbeError> {
         match self.journal.get(&ENTRY, 0) {
             Ok(Wire(record)) => match record.fold() {
+                // Killed before anything was changed.
+                Some(Fold { source: Source::Part(slot), .. }) if self.is_summed(slot)? => {
+                    self.clear_journal()
+                }
                 Some(fold) => finish(self, &fold),
                 None => Err(ProbeError::failed(
                     "read",
@@ -56,6 +60,14 @@ impl Store {
             },
             Err(MapError::KeyNotFound) => Ok(()),
             Err(error) => Err(ProbeError::new("read", JOURNAL, &error)),
+        }
+    }
+
+    fn is_summed(&self, slot: u64) -> Result<bool, ProbeError> {
+        match self.slots.get(&slot, 0) {
+            Ok(Wire(record)) => Ok(record.summed == 1),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(ProbeError::new("read", SLOTS, &error)),
         }
     }
 
@@ -77,6 +89,7 @@ impl Store {
                     ledger.namespaces.insert(cookie, retired);
                 }
                 crate::ledger::Account::Gone => ledger.gone = record.counts(),
+                crate::ledger::Account::Other => ledger.other = record.counts(),
             }
         }
         Ok(ledger)
@@ -112,6 +125,8 @@ impl Storage for Store {
         let old = |layout| self.pin_dir.as_deref().map(|pin_dir| Pins::of(pin_dir, layout));
         match source {
             Source::Interface(slot) => self.remove_slot(slot),
+            // The slot's record was written already.
+            Source::Part(_) => Ok(()),
             Source::Netns(cookie) => remove(&mut self.totals, TOTALS, cookie.0),
             Source::OldInterface(layout, slot) => match old(layout).filter(Pins::in_use) {
                 Some(pins) => {

@@ -129,11 +129,13 @@ impl Table {
             target: slot.target.clone(),
             mode: slot.record.mode(),
             counts: self.counts(*id),
+            summed: slot.record.summed == 1,
         });
         Readings {
             interfaces: interfaces.collect(),
             retired: self.ledger.namespaces.iter().map(|(cookie, total)| (*cookie, total.clone())).collect(),
             gone: self.ledger.gone,
+            other: self.ledger.other,
         }
     }
 

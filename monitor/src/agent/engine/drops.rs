@@ -45,7 +45,9 @@ impl Engine {
         let mut seen: BTreeMap<Cookie, u64> =
             self.named.lock().unwrap_or_else(PoisonError::into_inner).clone();
         seen.extend(watched.namespaces.iter().map(|netns| (netns.cookie, netns.inode)));
-        Ok(drops.watch(&seen, &counted.collect())?)
+        // Those that are summed are not told apart by the program either.
+        seen.retain(|cookie, _| !watched.cut.contains(cookie));
+        Ok(drops.watch(&seen, &counted.filter(|cookie| !watched.cut.contains(cookie)).collect())?)
     }
 
     /// Drops counted until now; absent where nothing counts them.

@@ -89,6 +89,8 @@ impl Look {
             Some(dir) => probe::look(&dir).map_err(anyhow::Error::from)?,
             None => Readings::default(),
         };
+        // Who looks at one is shown what it counts, also where the agent sums it with others.
+        readings.interfaces.iter_mut().for_each(|reading| reading.summed = false);
         let mut watcher = Watcher::new(&self.host, false)?;
         let targets: Vec<_> = readings.interfaces.iter().map(|reading| reading.target.clone()).collect();
         let before = |cookie| {
@@ -137,7 +139,7 @@ impl Look {
             Some(dir) => probe::look(&dir)?,
             None => Readings::default(),
         };
-        let named = readings.interfaces.into_iter().filter_map(|Reading { target, mode: _, counts }| {
+        let named = readings.interfaces.into_iter().filter_map(|Reading { target, counts, .. }| {
             let (name, _) = observed
                 .namespaces
                 .iter()
@@ -161,8 +163,6 @@ impl Look {
     fn attached(&self) -> Vec<Attached> {
         let readings = pins(&self.host).and_then(|dir| probe::look(&dir).ok()).unwrap_or_default();
         let interfaces = readings.interfaces.into_iter();
-        interfaces
-            .map(|Reading { target, mode, counts: _ }| Attached { target, mode, complete: true })
-            .collect()
+        interfaces.map(|Reading { target, mode, .. }| Attached { target, mode, complete: true }).collect()
     }
 }

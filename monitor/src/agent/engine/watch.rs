@@ -100,7 +100,17 @@ impl Engine {
         watched.mark_owned(|name, cookie| self.kernel.owns(name, cookie));
         let ways = watched.namespaces.iter().filter_map(|netns| Some((netns.cookie, netns.way.clone()?)));
         *self.watching.ways.write().unwrap_or_else(PoisonError::into_inner) = ways.collect();
-        watched.choose(&self.host.choice, &self.watching.filed.load());
+        let filed = self.watching.filed.load();
+        watched.choose(&self.host.choice, &filed);
+        let mut shown = self.watched().shown();
+        shown.extend(self.probes.iter().flat_map(Probes::own));
+        watched.cut(self.host.max_namespaces, &filed, &shown);
+        // Before anything says that they are cut: what is in neither group would be missing from a scrape.
+        if let Some(probes) = &self.probes
+            && let Err(error) = probes.sum(&watched.cut, &watched.shown())
+        {
+            warn!("{error}");
+        }
         let watched = Arc::new(watched);
         self.watching.watched.store(Arc::clone(&watched));
         match &self.probes {

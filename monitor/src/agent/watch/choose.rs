@@ -7,7 +7,7 @@ use crate::{
     discover::{Source, choice::Choice},
     topology::{
         Topology,
-        names::{IfName, NsName, Place},
+        names::{Cookie, IfName, NsName, Place},
     },
 };
 
@@ -60,5 +60,24 @@ impl Watched {
                 self.namespaces.push(netns);
             }
         }
+    }
+
+    /// Beyond `most` namespaces (0: no ceiling) the others are cut: first stay those of the file, then those that were shown
+    /// until now, then the oldest. So none comes and goes while the others stay.
+    pub fn cut(&mut self, most: usize, filed: &Filed, shown: &BTreeSet<Cookie>) {
+        let mut order: Vec<(bool, bool, Cookie)> = self
+            .namespaces
+            .iter()
+            .map(|netns| (filed.name(netns).is_none(), !shown.contains(&netns.cookie), netns.cookie))
+            .collect();
+        order.sort_unstable();
+        let stay = if most == 0 { order.len() } else { most };
+        self.cut = order.into_iter().skip(stay).map(|(_, _, cookie)| cookie).collect();
+    }
+
+    /// Those that have series of their own.
+    pub fn shown(&self) -> BTreeSet<Cookie> {
+        let all = self.namespaces.iter().map(|netns| netns.cookie);
+        all.filter(|cookie| !self.cut.contains(cookie)).collect()
     }
 }
