@@ -60,7 +60,10 @@ impl Watched {
             }
         }
         let sum = |all: &BTreeMap<(String, String), f64>| -> f64 {
-            all.iter().filter(|((name, _), _)| name != "netns_protocol_bytes_total").map(|(_, value)| value).sum()
+            all.iter()
+                .filter(|((name, _), _)| name != "netns_protocol_bytes_total")
+                .map(|(_, value)| value)
+                .sum()
         };
         let before = self.last.replace(now.clone());
         assert!(sum(&now) >= sum(&before), "the sum of all fell: {before:?}, now {now:?}");

@@ -66,6 +66,8 @@ pub struct WatchedNetns {
     pub cookie: Cookie,
     /// Its inode; a hint.
     pub inode: u64,
+    /// The look that saw it first: a cookie tells the age only of those of one CPU.
+    pub since: u64,
     /// A way into it; absent where nothing shows one.
     pub way: Option<Way>,
     /// The number the host's namespace knows it by.
@@ -129,6 +131,7 @@ impl WatchedNetns {
 /// What is known of one namespace.
 struct Known {
     inode: u64,
+    since: u64,
     way: Option<Way>,
     /// The number the host's namespace knows it by.
     nsid: Option<i32>,
@@ -146,6 +149,7 @@ pub(super) struct Watcher {
     /// Whether namespaces are given numbers: who only looks changes nothing.
     numbers: bool,
     figures: Parts,
+    looks: u64,
     host: Identity,
     host_links: Vec<Link>,
     netlink: Netlink,
@@ -178,6 +182,7 @@ impl Watcher {
             scope: host.scope(),
             numbers,
             figures: host.figures,
+            looks: 0,
             host: netns::own_identity()?,
             host_links: Vec::new(),
             netlink: Netlink::open().context("cannot open a netlink socket")?,
@@ -220,6 +225,7 @@ impl Watcher {
         before: &dyn Fn(Cookie) -> Option<String>,
     ) -> anyhow::Result<Watched> {
         let began = Instant::now();
+        self.looks += 1;
         if full || heard.mounts {
             self.named = discover::named(&self.scope).context("cannot read the table of mounts")?;
         }
@@ -366,10 +372,11 @@ impl Watcher {
         // An inode that was used again: whoever had it is gone.
         self.known.retain(|other, known| known.inode != inode || *other == cookie);
         let before = self.known.remove(&cookie);
+        let since = before.as_ref().map_or(self.looks, |before| before.since);
         let (label, was_named, old) =
             before.map_or((None, false, None), |before| (before.label, before.was_named, before.figures));
         let figures = figures.or(old);
-        let known = Known { inode, way: Some(way), nsid, links, label, sightings, was_named, figures };
+        let known = Known { inode, since, way: Some(way), nsid, links, label, sightings, was_named, figures };
         self.known.insert(cookie, known);
     }
 
@@ -443,6 +450,7 @@ impl Watcher {
         WatchedNetns {
             cookie,
             inode: known.inode,
+            since: known.since,
             way: known.way.clone(),
             nsid: known.nsid,
             owned: false,

@@ -63,16 +63,18 @@ impl Watched {
     }
 
     /// Beyond `most` namespaces (0: no ceiling) the others are cut: first stay those of the file, then those that were shown
-    /// until now, then the oldest. So none comes and goes while the others stay.
+    /// until now, then those that were seen first. So none comes and goes while the others stay.
     pub fn cut(&mut self, most: usize, filed: &Filed, shown: &BTreeSet<Cookie>) {
-        let mut order: Vec<(bool, bool, Cookie)> = self
+        let mut order: Vec<(bool, bool, u64, Cookie)> = self
             .namespaces
             .iter()
-            .map(|netns| (filed.name(netns).is_none(), !shown.contains(&netns.cookie), netns.cookie))
+            .map(|netns| {
+                (filed.name(netns).is_none(), !shown.contains(&netns.cookie), netns.since, netns.cookie)
+            })
             .collect();
         order.sort_unstable();
         let stay = if most == 0 { order.len() } else { most };
-        self.cut = order.into_iter().skip(stay).map(|(_, _, cookie)| cookie).collect();
+        self.cut = order.into_iter().skip(stay).map(|(.., cookie)| cookie).collect();
     }
 
     /// Those that have series of their own.
