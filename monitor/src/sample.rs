@@ -111,6 +111,8 @@ pub struct InterfaceSample {
     pub mode: Option<AttachMode>,
     /// The link as the kernel last showed it; absent when it was not seen yet.
     pub link: Option<LinkSample>,
+    /// Packets that the kernel counted and our programs did not, as far as can be told.
+    pub uncounted: Option<ByDirection<u64>>,
 }
 
 /// The kernel's view of an interface, seen from the namespace.

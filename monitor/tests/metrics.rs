@@ -302,6 +302,7 @@ fn sample() -> Sample {
     blue.drops = [("isolation", 3), ("input", 0)].into();
     let mut eth0 = interface("eth0", Some(counts(0)));
     eth0.link = Some(link());
+    eth0.uncounted = Some(ByDirection { receive: 0, transmit: 8 });
     blue.interfaces.push(eth0);
     let mut eth1 = interface("eth1", Some(counts(10)));
     eth1.mode = Some(AttachMode::Clsact);
@@ -389,7 +390,13 @@ fn netns(label: &str) -> NetnsSample {
 }
 
 fn interface(name: &str, counts: Option<Counts>) -> InterfaceSample {
-    InterfaceSample { name: name.to_owned(), counts, mode: Some(AttachMode::Tcx), link: None }
+    InterfaceSample {
+        name: name.to_owned(),
+        counts,
+        mode: Some(AttachMode::Tcx),
+        link: None,
+        uncounted: None,
+    }
 }
 
 fn link() -> LinkSample {

@@ -174,7 +174,10 @@ fn interfaces_watched(
                 drops: ByDirection { receive: link.stats.rx.dropped, transmit: link.stats.tx.dropped },
                 errors: ByDirection { receive: link.stats.rx.errors, transmit: link.stats.tx.errors },
             };
-            interface(link.name.clone(), reading, Some(seen))
+            InterfaceSample {
+                uncounted: watched.uncounted,
+                ..interface(link.name.clone(), reading, Some(seen))
+            }
         })
         .collect();
     // Counted, but not among the links of this look: still there for the one who scrapes, unless its name is another's now.
@@ -219,7 +222,7 @@ fn interface(name: String, reading: Option<Reading>, link: Option<LinkSample>) -
             None
         }
     });
-    InterfaceSample { name, counts, mode, link }
+    InterfaceSample { name, counts, mode, link, uncounted: None }
 }
 
 fn seen(link: &ObservedLink, peer: Option<(Option<&NsName>, &IfName)>) -> LinkSample {

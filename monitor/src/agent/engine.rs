@@ -63,6 +63,8 @@ pub struct Host {
     pub choice: Choice,
     /// How many namespaces have series of their own; 0: all.
     pub max_namespaces: usize,
+    /// Whether our counters are compared with the kernel's.
+    pub drift: bool,
     /// Whether drops are counted.
     pub drops: bool,
     /// What is read of the kernel's own figures.

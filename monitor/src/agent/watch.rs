@@ -5,6 +5,7 @@
 //! that nothing shows any more is asked for by the number the host's namespace knows it by, which keeps nothing alive.
 
 mod choose;
+mod drift;
 mod wire;
 
 use std::{
@@ -16,8 +17,8 @@ use std::{
 use anyhow::Context as _;
 use tracing::debug;
 
-pub(super) use self::choose::Filed;
 use self::wire::{Ends, Place};
+pub(super) use self::{choose::Filed, drift::Drift};
 use crate::{
     agent::engine::Host,
     discover::{
@@ -30,7 +31,7 @@ use crate::{
     netns::{self, Identity, NetnsError, Way},
     probe::{Side, Target},
     reconcile::figures,
-    sample::NetnsState,
+    sample::{ByDirection, NetnsState},
     topology::{
         figures::{Figures, Parts},
         names::{Cookie, NsName},
@@ -103,6 +104,10 @@ pub struct WatchedLink {
     pub side: Option<Side>,
     /// The other end of a veth pair: its namespace (none: the host's) and name.
     pub peer: Option<(Option<Cookie>, String)>,
+    /// What the kernel counts at the device where we do, of this very look; only where that is as we count.
+    pub kernel: Option<ByDirection<u64>>,
+    /// Packets that the kernel counted there and we did not, see [`Drift`].
+    pub uncounted: Option<ByDirection<u64>>,
 }
 
 impl Watched {
@@ -132,6 +137,8 @@ impl WatchedNetns {
 struct Known {
     inode: u64,
     since: u64,
+    /// The look that listed its links.
+    listed: u64,
     way: Option<Way>,
     /// The number the host's namespace knows it by.
     nsid: Option<i32>,
@@ -253,7 +260,7 @@ impl Watcher {
         }
         self.bury(full || heard.host);
         self.name(before);
-        let watched = self.watched()?;
+        let watched = self.watched(full)?;
         if full {
             self.pace.full.done(began.elapsed());
         }
@@ -333,7 +340,7 @@ impl Watcher {
             if (all || changed.contains(&nsid))
                 && let Ok(links) = self.netlink.links(Some(nsid))
             {
-                known.links = links;
+                (known.links, known.listed) = (links, self.looks);
             }
         }
         Ok(())
@@ -376,7 +383,9 @@ impl Watcher {
         let (label, was_named, old) =
             before.map_or((None, false, None), |before| (before.label, before.was_named, before.figures));
         let figures = figures.or(old);
-        let known = Known { inode, since, way: Some(way), nsid, links, label, sightings, was_named, figures };
+        let listed = self.looks;
+        let known =
+            Known { inode, since, listed, way: Some(way), nsid, links, label, sightings, was_named, figures };
         self.known.insert(cookie, known);
     }
 
@@ -410,7 +419,7 @@ impl Watcher {
         }
     }
 
-    fn watched(&mut self) -> anyhow::Result<Watched> {
+    fn watched(&mut self, full: bool) -> anyhow::Result<Watched> {
         let labels: Vec<(Cookie, Label)> =
             self.known.iter().filter_map(|(cookie, known)| Some((*cookie, known.label.clone()?))).collect();
         let labels: BTreeMap<Cookie, String> =
@@ -424,10 +433,16 @@ impl Watcher {
         let doubts = ends.doubts();
         let ways = |cookie: &Cookie| self.known.get(cookie).and_then(|known| known.way.clone());
         let wires = ends.wires(&ask_for_numbers(&doubts, &ways)?);
+        let hosts: BTreeMap<u32, &Link> = self.host_links.iter().map(|link| (link.ifindex, link)).collect();
         let namespaces = self.known.iter().map(|(cookie, known)| {
             let links = known.links.iter().map(|link| {
                 let (side, peer) = wires.get(&(*cookie, link.ifindex)).cloned().unwrap_or_default();
-                WatchedLink { link: link.clone(), side, peer }
+                let device = match side {
+                    Some(Side::HostEnd { ifindex }) => hosts.get(&ifindex).copied().filter(|_| full),
+                    _ => Some(link).filter(|_| known.listed == self.looks),
+                };
+                let kernel = device.zip(side).and_then(|(device, side)| drift::kernel(device, side));
+                WatchedLink { link: link.clone(), side, peer, kernel, uncounted: None }
             });
             self.shown(*cookie, known, labels.get(cookie).cloned().unwrap_or_default(), links.collect())
         });

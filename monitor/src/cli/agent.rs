@@ -36,6 +36,7 @@ pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
     let Options { config, listen, max_namespaces, switches: Switches(collectors), once, cleanup } = options;
     let mut host = global.host();
     host.max_namespaces = max_namespaces;
+    host.drift = collectors.has(&["drift"]);
     host.drops = collectors.has(&["drops"]);
     host.figures = Parts { netstat: collectors.has(&["netstat"]), conntrack: collectors.has(&["conntrack"]) };
     agent::run(agent::Options {

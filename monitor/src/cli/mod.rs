@@ -129,6 +129,7 @@ impl Global {
             engines: self.engines.clone(),
             choice: self.choice.clone(),
             max_namespaces: 0,
+            drift: true,
             drops: true,
             figures: Parts::ALL,
         }

@@ -10,6 +10,7 @@
 mod agent;
 mod choice;
 mod conntrack;
+mod drift;
 mod drops;
 mod firewall;
 mod interface;
@@ -60,6 +61,7 @@ pub const COLLECTORS: &[Collector] = &[
     size::COLLECTOR,
     tcp::COLLECTOR,
     interface::COLLECTOR,
+    drift::COLLECTOR,
     namespace::COLLECTOR,
     firewall::COLLECTOR,
     drops::COLLECTOR,

@@ -112,7 +112,7 @@ fn remembered(store: &Store, pins: Option<&Pins>) -> Result<Table, ProbeError> {
     }
     for (id, record) in store.slots()? {
         let own = (id >= FIRST_OWN).then(|| Own::Pinned(pins.own(id)));
-        table.slots.insert(id, Slot { target: record.target(), record, own });
+        table.slots.insert(id, Slot { target: record.target(), record, own, serial: table::serial() });
     }
     Ok(table)
 }

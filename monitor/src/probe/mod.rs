@@ -116,6 +116,8 @@ pub struct Reading {
     pub counts: Result<Counts, ProbeError>,
     /// Whether its namespace is summed with others.
     pub summed: bool,
+    /// The same for as long as these counts go on; where they begin anew, another.
+    pub serial: u64,
 }
 
 /// The programs, what they are attached to, and their counters.

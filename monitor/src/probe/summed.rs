@@ -10,7 +10,7 @@ use crate::{
 
 use super::{
     ProbeError, abi,
-    table::{Table, read_lock, write_lock},
+    table::{Table, read_lock, serial, write_lock},
     writer::Writer,
 };
 
@@ -64,7 +64,7 @@ impl Writer {
         finish(&mut self.store, &fold)?;
         table.ledger.apply(&fold);
         if let Some(slot) = table.slots.get_mut(&id) {
-            slot.record = record;
+            (slot.record, slot.serial) = (record, serial());
         }
         Ok(())
     }

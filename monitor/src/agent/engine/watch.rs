@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::Engine;
 use crate::{
-    agent::watch::{Filed, Watched, Watcher},
+    agent::watch::{Drift, Filed, Watched, Watcher},
     discover::ear::Heard,
     netns::{self, Way},
     probe::{Enter, ProbeError, Probes, Side, Target},
@@ -34,6 +34,8 @@ pub(super) struct Watching {
     pub(super) watched: ArcSwap<Watched>,
     /// The way into each namespace, for who attaches inside.
     pub(super) ways: Ways,
+    /// What the kernel counts and we do not.
+    drift: Mutex<Drift>,
     /// What the file names.
     filed: ArcSwap<Filed>,
     /// Attachments that failed: said once, tried again at each full look.
@@ -57,6 +59,7 @@ impl Watching {
             watcher: Mutex::default(),
             watched: ArcSwap::default(),
             ways,
+            drift: Mutex::default(),
             filed: ArcSwap::default(),
             refused: Mutex::default(),
         }
@@ -96,7 +99,15 @@ impl Engine {
         let counted = self.probes.as_ref().map(Probes::targets).unwrap_or_default();
         let before =
             |cookie| counted.iter().find(|target| target.cookie == cookie).map(|target| target.netns.clone());
+        let compare = || {
+            let probes = self.probes.as_ref().filter(|_| full && self.host.drift);
+            probes.map(|probes| probes.read().interfaces).unwrap_or_default()
+        };
+        let earlier = compare();
         let mut watched = watcher.look(heard, full, &before)?;
+        let mut drift = self.watching.drift.lock().unwrap_or_else(PoisonError::into_inner);
+        drift.note(&mut watched, &earlier, &compare());
+        drop(drift);
         watched.mark_owned(|name, cookie| self.kernel.owns(name, cookie));
         let ways = watched.namespaces.iter().filter_map(|netns| Some((netns.cookie, netns.way.clone()?)));
         *self.watching.ways.write().unwrap_or_else(PoisonError::into_inner) = ways.collect();

@@ -146,6 +146,7 @@ mod tests {
             peer_nsid: (nsid >= 0).then_some(nsid),
             controller: None,
             stats: LinkStats::default(),
+            xdp: false,
         }
     }
 
