@@ -5,7 +5,8 @@ use monitor_tests::{
     agent::{Agent, run, run_well},
     exposition::Metrics,
     host::{TestHost, ip},
-    oracle::pins,
+    ledger::{Count, skbs},
+    oracle::{pins, stats_inside},
     poll::{ONE_PASS, SOON, until, until_equal},
     scene::{kernels, silence},
 };
@@ -158,7 +159,8 @@ fn a_collector_that_is_off_loads_nothing_and_says_nothing() {
         assert!(agent.metrics().select(name, &[]).next().is_some(), "{name}");
     }
     agent.terminate();
-    let off = ["--no-collector.drops", "--no-collector.netstat", "--no-collector.tcp"];
+    let off = ["drops", "netstat", "tcp", "drift"].map(|name| format!("--no-collector.{name}"));
+    let off = off.each_ref().map(String::as_str);
     let agent = Agent::start(FILE, &off);
     assert_eq!((pinned(), tracepoints(agent.pid())), (false, 0), "also what an earlier life left");
     until(SOON, "it is counted", || is_counted(&agent.metrics(), "blue", "eth0").then_some(()));
@@ -166,9 +168,12 @@ fn a_collector_that_is_off_loads_nothing_and_says_nothing() {
     let expected = "agent conntrack firewall interface namespace process protocol retired size traffic";
     assert_eq!(on.join(" "), expected);
     let metrics = agent.metrics();
-    for name in
-        ["netns_packet_drops_total", "netns_socket_overflows_total", "netns_tcp_flagged_segments_total"]
-    {
+    for name in [
+        "netns_packet_drops_total",
+        "netns_socket_overflows_total",
+        "netns_tcp_flagged_segments_total",
+        "netns_interface_uncounted_packets_total",
+    ] {
         assert_eq!(metrics.select(name, &[]).count(), 0, "{name}");
     }
 }
@@ -188,7 +193,44 @@ fn one_scrape_may_ask_for_some_collectors() {
     let packets = [("netns", "blue"), ("interface", "eth0"), ("direction", "receive")];
     assert!(metrics.value("netns_packets_total", &packets).is_some());
     let (status, body) = ask("exclude[]=traffic");
-    assert_eq!((status, values(&body, "collector").len()), (200, 11));
+    assert_eq!((status, values(&body, "collector").len()), (200, 12));
     let (status, body) = ask("collect[]=size");
     assert!(status == 400 && body.starts_with("collector \"size\" is switched off; there are: "), "{body}");
+}
+
+#[test]
+fn loopback_is_counted_on_demand_as_the_kernel_counts_it() {
+    let _host = TestHost::quiet();
+    stranger("red", &[("r0", "eth0")]);
+    let mut agent = Agent::start(FILE, &["--watch.lo"]);
+    until(SOON, "they are counted", || {
+        let metrics = agent.metrics();
+        (is_counted(&metrics, "red", "lo") && is_counted(&metrics, "blue", "lo")).then_some(())
+    });
+    ip("-n red link set lo up");
+    monitor_tests::host::inside("red", || {
+        let listener = std::net::UdpSocket::bind("127.0.0.1:9").expect("a socket");
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        (0..53).for_each(|_| assert_eq!(socket.send_to(&[0; 100], "127.0.0.1:9").expect("sent"), 100));
+        drop(listener);
+    });
+    let ours = || {
+        let metrics = agent.metrics();
+        ["receive", "transmit"].map(|direction| skbs(&metrics, "red", "lo", direction))
+    };
+    let sent = Count { packets: 53, bytes: 53 * (14 + 20 + 8 + 100) };
+    until_equal(SOON, "what was sent was received", || (ours(), [sent, sent]));
+    let kernel = stats_inside("red", "lo");
+    assert_eq!((kernel.rx_packets, kernel.tx_packets), (53, 53));
+    // Its bytes are without the header that we count everywhere.
+    assert_eq!((kernel.rx_bytes + 53 * 14, kernel.tx_bytes + 53 * 14), (sent.bytes, sent.bytes));
+    agent.terminate();
+    let agent = Agent::start(FILE, &[]);
+    until(ONE_PASS, "it is let go again", || {
+        let metrics = agent.metrics();
+        let labels = [("interface", "lo")];
+        let retired = [("netns", "red"), ("direction", "transmit")];
+        let left = metrics.select("netns_packets_total", &labels).count();
+        (left == 0 && metrics.count("netns_retired_packets_total", &retired) == 53).then_some(())
+    });
 }

@@ -156,6 +156,7 @@ pub(super) struct Watcher {
     /// Whether namespaces are given numbers: who only looks changes nothing.
     numbers: bool,
     figures: Parts,
+    lo: bool,
     looks: u64,
     host: Identity,
     host_links: Vec<Link>,
@@ -189,6 +190,7 @@ impl Watcher {
             scope: host.scope(),
             numbers,
             figures: host.figures,
+            lo: host.choice.lo,
             looks: 0,
             host: netns::own_identity()?,
             host_links: Vec::new(),
@@ -429,7 +431,7 @@ impl Watcher {
             nsid: known.nsid,
             links: &known.links,
         });
-        let ends = Ends::new(&self.host_links, places.collect());
+        let ends = Ends::new(&self.host_links, places.collect(), self.lo);
         let doubts = ends.doubts();
         let ways = |cookie: &Cookie| self.known.get(cookie).and_then(|known| known.way.clone());
         let wires = ends.wires(&ask_for_numbers(&doubts, &ways)?);

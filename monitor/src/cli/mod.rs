@@ -87,7 +87,10 @@ pub struct Global {
     /// Watch no interface whose name matches, unless a file names it
     #[arg(long = "watch.interface.exclude", global = true, value_name = "REGEX")]
     interface_exclude: Option<String>,
-    /// What the four say
+    /// Count loopback inside each namespace too
+    #[arg(long = "watch.lo", global = true)]
+    lo: bool,
+    /// What they say
     #[arg(skip)]
     choice: Choice,
     /// Sockets of container engines that are asked for names
@@ -137,14 +140,14 @@ impl Global {
 
     /// Understands what is to be watched.
     fn choose(&mut self) -> Result<(), String> {
-        let Self { netns_include, netns_exclude, interface_include, interface_exclude, .. } = &*self;
+        let Self { netns_include, netns_exclude, interface_include, interface_exclude, lo, .. } = &*self;
         let pattern = |flag, include: &Option<String>, exclude: &Option<String>| {
             Pattern::new(flag, include.as_deref(), exclude.as_deref())
         };
         self.choice = Choice {
             netns: pattern("--watch.netns", netns_include, netns_exclude)?,
             interface: pattern("--watch.interface", interface_include, interface_exclude)?,
-            lo: false,
+            lo: *lo,
         };
         Ok(())
     }
