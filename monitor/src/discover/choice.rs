@@ -93,6 +93,6 @@ mod tests {
             refused(Some("a"), Some("b")),
             "--watch.netns.include and --watch.netns.exclude: give one of them"
         );
-        assert_eq!(refused(Some(&"(a{999}){999}"), None).lines().count(), 1);
+        assert_eq!(refused(Some("(a{999}){999}"), None).lines().count(), 1);
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     netns::{
-        self,
+        self, Way,
         sysctl::{self, SysctlError},
     },
     topology::{
@@ -28,28 +28,11 @@ impl Kernel {
         mut sysctls: Vec<SysctlKey>,
     ) -> anyhow::Result<(ObservedNetns, Figures)> {
         netns::inside(&self.netns_dir, name, || {
-            let netns::Identity { cookie, inode } = netns::own_identity()?;
-            let before = self.records.befores.of(name, cookie);
-            sysctls.extend(before.iter().flat_map(|before| before.sysctls.keys().cloned()));
-            let mut observed = session(async |session| {
-                let links = session.links(&self.tag, self.group).await?;
-                let (routes, rules) = (session.routes(&links).await?, session.rules().await?);
-                let neighbours = session.neighbours(&links).await?;
-                let (sysctls, owned) = (Default::default(), false);
-                Ok::<_, NetlinkError>(ObservedNetns {
-                    cookie,
-                    inode,
-                    owned,
-                    links,
-                    before,
-                    routes,
-                    rules,
-                    neighbours,
-                    sysctls,
-                    table: None,
-                })
-            })
-            .with_context(|| format!("cannot look into namespace {name}"))?;
+            let mut observed = self.wiring().with_context(|| format!("cannot look into namespace {name}"))?;
+            let cookie = observed.cookie;
+            observed.before = self.records.befores.of(name, cookie);
+            let changed = observed.before.iter().flat_map(|before| before.sysctls.keys().cloned());
+            sysctls.extend(changed);
             observed.owned = self.records.owns(name, cookie);
             observed.table =
                 if observed.owned || observed.before.is_some() { self.table_inside()? } else { None };
@@ -58,6 +41,40 @@ impl Kernel {
                 sysctls.into_iter().filter_map(|key| Some((key.clone(), sysctl::read(&key).ok()?))).collect();
             anyhow::Ok((observed, figures(self.figures)))
         })?
+    }
+
+    /// What a namespace is like that is none of ours, by a way into it: links, addresses, routes.
+    ///
+    /// # Errors
+    /// It cannot be entered any more, or another one is there by now.
+    pub fn observe_other(&self, way: &Way, cookie: Cookie) -> anyhow::Result<ObservedNetns> {
+        let observed = netns::by_way(way, || self.wiring())??;
+        anyhow::ensure!(observed.cookie == cookie, "another namespace is at {} by now", way.path().display());
+        Ok(observed)
+    }
+
+    /// The wiring of the calling thread's namespace, whoever's it is.
+    fn wiring(&self) -> anyhow::Result<ObservedNetns> {
+        let netns::Identity { cookie, inode } = netns::own_identity()?;
+        session(async |session| {
+            let links = session.links(&self.tag, self.group).await?;
+            let (routes, rules) = (session.routes(&links).await?, session.rules().await?);
+            let neighbours = session.neighbours(&links).await?;
+            let (sysctls, owned) = (Default::default(), false);
+            Ok::<_, NetlinkError>(ObservedNetns {
+                cookie,
+                inode,
+                owned,
+                links,
+                before: None,
+                routes,
+                rules,
+                neighbours,
+                sysctls,
+                table: None,
+            })
+        })
+        .map_err(Into::into)
     }
 
     pub(super) fn adopt(&self, name: &NsName, how: Adopt) -> anyhow::Result<()> {
