@@ -80,6 +80,8 @@ pub trait Storage {
     fn write_total(&mut self, fold: &Fold) -> Result<(), Self::Error>;
     /// Removes the source, if it is still there.
     fn drop_source(&mut self, source: Source) -> Result<(), Self::Error>;
+    /// Whether the slot of a [`Source::Part`] says already that it goes on from 0.
+    fn is_given(&self, slot: u64) -> Result<bool, Self::Error>;
     /// Forgets the move.
     fn clear_journal(&mut self) -> Result<(), Self::Error>;
 }
@@ -88,6 +90,27 @@ pub trait Storage {
 pub fn commit<S: Storage>(storage: &mut S, fold: &Fold) -> Result<(), S::Error> {
     storage.write_journal(fold)?;
     finish(storage, fold)
+}
+
+/// Makes a move of a [`Source::Part`]: `give` is the one write after which the slot goes on from 0. A crash after any write is
+/// repaired by [`redo`].
+pub fn give<S: Storage>(
+    storage: &mut S,
+    fold: &Fold,
+    give: impl FnOnce(&mut S) -> Result<(), S::Error>,
+) -> Result<(), S::Error> {
+    storage.write_journal(fold)?;
+    give(storage)?;
+    finish(storage, fold)
+}
+
+/// Ends a move that an agent was killed in. What a slot counts meanwhile nobody knows any more: a part that was not given
+/// stays where it is.
+pub fn redo<S: Storage>(storage: &mut S, fold: &Fold) -> Result<(), S::Error> {
+    match fold.source {
+        Source::Part(slot) if !storage.is_given(slot)? => storage.clear_journal(),
+        _ => finish(storage, fold),
+    }
 }
 
 /// Makes a move that the journal holds; from the start, whatever of it was made before.
@@ -177,6 +200,7 @@ mod tests {
         live: BTreeMap<u64, (Cookie, Counts)>,
         old: BTreeMap<Account, Counts>,
         ledger: Ledger,
+        given: bool,
         journal: Option<Fold>,
         writes_left: Option<usize>,
     }
@@ -199,7 +223,7 @@ mod tests {
         fn restart(&mut self) {
             self.writes_left = None;
             if let Some(fold) = self.journal.clone() {
-                finish(self, &fold).expect("no crash on restart");
+                redo(self, &fold).expect("no crash on restart");
             }
         }
 
@@ -247,6 +271,10 @@ mod tests {
                 Source::OldInterface(..) | Source::Part(_) => {}
             }
             Ok(())
+        }
+
+        fn is_given(&self, _slot: u64) -> Result<bool, Killed> {
+            Ok(self.given)
         }
 
         fn clear_journal(&mut self) -> Result<(), Killed> {
@@ -317,6 +345,35 @@ mod tests {
             host.ledger.fold(Source::Interface(3), Account::Other, "blue", counts)
         });
         crash_everywhere(|host| host.ledger.fold_netns(BLUE, Account::Other).expect("has a total"));
+    }
+
+    #[test]
+    fn a_part_is_given_once_through_a_crash_after_each_write_though_packets_pass_meanwhile() {
+        let part = |host: &mut Host| {
+            let (_, counted) = host.live[&3];
+            let fold = host.ledger.fold(Source::Part(3), Account::Other, "", &counted);
+            give(host, &fold, |host: &mut Host| {
+                host.step()?;
+                host.given = true;
+                host.live.insert(3, (BLUE, Counts::default()));
+                Ok(())
+            })
+        };
+        for writes in 0..6 {
+            let mut crashed = host();
+            crashed.writes_left = Some(writes);
+            let done = part(&mut crashed);
+            assert_eq!(done.is_ok(), writes == 5);
+            // Seven more packets before the next start.
+            let (_, counted) = crashed.live[&3];
+            crashed.live.insert(3, (BLUE, sum(&counted, &counts(7))));
+            crashed.restart();
+            let mut expected = host();
+            expected.live.insert(9, (BLUE, counts(7)));
+            assert_eq!(crashed.all(), expected.all(), "conserved with a crash after {writes} writes");
+            assert_eq!(crashed.journal, None);
+            assert_eq!(crashed.given, writes > 1, "before that, nothing has happened");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError},
 };
 
-use crate::ledger::{Fold, Ledger, Retired, Source, Storage, finish};
+use crate::ledger::{Fold, Ledger, Retired, Source, Storage, redo};
 
 use super::{
     ProbeError,
@@ -47,11 +47,7 @@ impl Store {
     pub(super) fn redo(&mut self) -> Result<(), ProbeError> {
         match self.journal.get(&ENTRY, 0) {
             Ok(Wire(record)) => match record.fold() {
-                // Killed before anything was changed.
-                Some(Fold { source: Source::Part(slot), .. }) if self.is_summed(slot)? => {
-                    self.clear_journal()
-                }
-                Some(fold) => finish(self, &fold),
+                Some(fold) => redo(self, &fold),
                 None => Err(ProbeError::failed(
                     "read",
                     JOURNAL,
@@ -60,14 +56,6 @@ impl Store {
             },
             Err(MapError::KeyNotFound) => Ok(()),
             Err(error) => Err(ProbeError::new("read", JOURNAL, &error)),
-        }
-    }
-
-    fn is_summed(&self, slot: u64) -> Result<bool, ProbeError> {
-        match self.slots.get(&slot, 0) {
-            Ok(Wire(record)) => Ok(record.summed == 1),
-            Err(MapError::KeyNotFound) => Ok(false),
-            Err(error) => Err(ProbeError::new("read", SLOTS, &error)),
         }
     }
 
@@ -142,6 +130,14 @@ impl Storage for Store {
                 ),
                 None => Ok(()),
             },
+        }
+    }
+
+    fn is_given(&self, slot: u64) -> Result<bool, ProbeError> {
+        match self.slots.get(&slot, 0) {
+            Ok(Wire(record)) => Ok(record.summed == 0),
+            Err(MapError::KeyNotFound) => Ok(true),
+            Err(error) => Err(ProbeError::new("read", SLOTS, &error)),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::RwLock};
 
 use crate::{
-    ledger::{Account, Source, Storage as _, commit, finish},
+    ledger::{Account, Source, commit, give},
     topology::names::Cookie,
 };
 
@@ -58,10 +58,7 @@ impl Writer {
         let fold = table.ledger.fold(Source::Part(id), Account::Other, "", &counts);
         record.base = abi::minus(&record.base, &counted);
         record.summed = 0;
-        // A kill before the record is written changes nothing; after it, the next start writes the total.
-        self.store.write_journal(&fold)?;
-        self.store.write_slot(id, &record)?;
-        finish(&mut self.store, &fold)?;
+        give(&mut self.store, &fold, |store| store.write_slot(id, &record))?;
         table.ledger.apply(&fold);
         if let Some(slot) = table.slots.get_mut(&id) {
             (slot.record, slot.serial) = (record, serial());
