@@ -18,6 +18,8 @@ pub struct Ledger {
     pub namespaces: BTreeMap<Cookie, Retired>,
     /// What the dead namespaces counted.
     pub gone: Counts,
+    /// What was counted of namespaces that are summed with others: it stays there, whatever becomes of them.
+    pub other: Counts,
 }
 
 /// What the dead interfaces of one namespace counted.
@@ -36,6 +38,8 @@ pub enum Account {
     Netns(Cookie),
     /// With the host.
     Gone,
+    /// With those that are summed.
+    Other,
 }
 
 /// What ceases when its counts have moved.
@@ -49,6 +53,8 @@ pub enum Source {
     OldInterface(u32, u64),
     /// A total of another layout.
     OldTotal(u32, Account),
+    /// What the interface in a slot counted so far; it goes on from 0. Its record says so before the total is written.
+    Part(u64),
 }
 
 /// One move of counts. It carries the absolute new total, so that doing it twice is doing it once.
@@ -58,7 +64,7 @@ pub struct Fold {
     pub source: Source,
     /// To where.
     pub account: Account,
-    /// Name of the namespace; empty for [`Account::Gone`].
+    /// Name of the namespace; empty for the other accounts.
     pub netns: String,
     /// The account's total after the move.
     pub total: Counts,
@@ -74,6 +80,8 @@ pub trait Storage {
     fn write_total(&mut self, fold: &Fold) -> Result<(), Self::Error>;
     /// Removes the source, if it is still there.
     fn drop_source(&mut self, source: Source) -> Result<(), Self::Error>;
+    /// Whether the slot of a [`Source::Part`] says already that it goes on from 0.
+    fn is_given(&self, slot: u64) -> Result<bool, Self::Error>;
     /// Forgets the move.
     fn clear_journal(&mut self) -> Result<(), Self::Error>;
 }
@@ -82,6 +90,27 @@ pub trait Storage {
 pub fn commit<S: Storage>(storage: &mut S, fold: &Fold) -> Result<(), S::Error> {
     storage.write_journal(fold)?;
     finish(storage, fold)
+}
+
+/// Makes a move of a [`Source::Part`]: `give` is the one write after which the slot goes on from 0. A crash after any write is
+/// repaired by [`redo`].
+pub fn give<S: Storage>(
+    storage: &mut S,
+    fold: &Fold,
+    give: impl FnOnce(&mut S) -> Result<(), S::Error>,
+) -> Result<(), S::Error> {
+    storage.write_journal(fold)?;
+    give(storage)?;
+    finish(storage, fold)
+}
+
+/// Ends a move that an agent was killed in. What a slot counts meanwhile nobody knows any more: a part that was not given
+/// stays where it is.
+pub fn redo<S: Storage>(storage: &mut S, fold: &Fold) -> Result<(), S::Error> {
+    match fold.source {
+        Source::Part(slot) if !storage.is_given(slot)? => storage.clear_journal(),
+        _ => finish(storage, fold),
+    }
 }
 
 /// Makes a move that the journal holds; from the start, whatever of it was made before.
@@ -96,15 +125,15 @@ impl Ledger {
     pub fn fold(&self, source: Source, account: Account, netns: &str, counts: &Counts) -> Fold {
         let netns = match account {
             Account::Netns(_) => netns.to_owned(),
-            Account::Gone => String::new(),
+            Account::Gone | Account::Other => String::new(),
         };
         Fold { source, account, netns, total: sum(&self.total(account), counts) }
     }
 
-    /// The move of a dead namespace's total to the host's; nothing when it has none.
-    pub fn fold_netns(&self, cookie: Cookie) -> Option<Fold> {
+    /// The move of a namespace's total to another account; nothing when it has none.
+    pub fn fold_netns(&self, cookie: Cookie, account: Account) -> Option<Fold> {
         let retired = self.namespaces.get(&cookie)?;
-        Some(self.fold(Source::Netns(cookie), Account::Gone, "", &retired.counts))
+        Some(self.fold(Source::Netns(cookie), account, "", &retired.counts))
     }
 
     /// What the ledger says once a move is made.
@@ -115,6 +144,7 @@ impl Ledger {
                 self.namespaces.insert(cookie, retired);
             }
             Account::Gone => self.gone = fold.total,
+            Account::Other => self.other = fold.total,
         }
         if let Source::Netns(cookie) = fold.source {
             self.namespaces.remove(&cookie);
@@ -128,6 +158,7 @@ impl Ledger {
                 self.namespaces.get(&cookie).map(|retired| retired.counts).unwrap_or_default()
             }
             Account::Gone => self.gone,
+            Account::Other => self.other,
         }
     }
 }
@@ -169,6 +200,7 @@ mod tests {
         live: BTreeMap<u64, (Cookie, Counts)>,
         old: BTreeMap<Account, Counts>,
         ledger: Ledger,
+        given: bool,
         journal: Option<Fold>,
         writes_left: Option<usize>,
     }
@@ -191,7 +223,7 @@ mod tests {
         fn restart(&mut self) {
             self.writes_left = None;
             if let Some(fold) = self.journal.clone() {
-                finish(self, &fold).expect("no crash on restart");
+                redo(self, &fold).expect("no crash on restart");
             }
         }
 
@@ -199,7 +231,8 @@ mod tests {
             let retired = self.ledger.namespaces.values().map(|retired| retired.counts);
             let live = self.live.values().map(|(_, counts)| *counts);
             let old = self.old.values().copied();
-            live.chain(retired).chain(old).fold(self.ledger.gone, |total, counts| sum(&total, &counts))
+            let totals = sum(&self.ledger.gone, &self.ledger.other);
+            live.chain(retired).chain(old).fold(totals, |total, counts| sum(&total, &counts))
         }
 
         fn facts(&self) -> (Vec<u64>, Ledger, Option<Fold>) {
@@ -224,6 +257,7 @@ mod tests {
                     self.ledger.namespaces.insert(cookie, retired);
                 }
                 Account::Gone => self.ledger.gone = fold.total,
+                Account::Other => self.ledger.other = fold.total,
             }
             Ok(())
         }
@@ -234,9 +268,13 @@ mod tests {
                 Source::Interface(slot) => drop(self.live.remove(&slot)),
                 Source::Netns(cookie) => drop(self.ledger.namespaces.remove(&cookie)),
                 Source::OldTotal(_, account) => drop(self.old.remove(&account)),
-                Source::OldInterface(..) => {}
+                Source::OldInterface(..) | Source::Part(_) => {}
             }
             Ok(())
+        }
+
+        fn is_given(&self, _slot: u64) -> Result<bool, Killed> {
+            Ok(self.given)
         }
 
         fn clear_journal(&mut self) -> Result<(), Killed> {
@@ -262,7 +300,7 @@ mod tests {
         Host {
             live: [(3, (BLUE, counts(5))), (4, (BLUE, counts(11)))].into(),
             old: [(Account::Gone, counts(1000))].into(),
-            ledger: Ledger { namespaces: [(BLUE, retired)].into(), gone: counts(40) },
+            ledger: Ledger { namespaces: [(BLUE, retired)].into(), gone: counts(40), other: counts(70) },
             ..Host::default()
         }
     }
@@ -297,7 +335,45 @@ mod tests {
 
     #[test]
     fn a_namespace_folds_into_the_gone_total_through_a_crash_after_each_write() {
-        crash_everywhere(|host| host.ledger.fold_netns(BLUE).expect("has a total"));
+        crash_everywhere(|host| host.ledger.fold_netns(BLUE, Account::Gone).expect("has a total"));
+    }
+
+    #[test]
+    fn what_is_summed_with_others_stays_there_through_a_crash_after_each_write() {
+        crash_everywhere(|host| {
+            let (_, counts) = host.live.get(&3).expect("lives");
+            host.ledger.fold(Source::Interface(3), Account::Other, "blue", counts)
+        });
+        crash_everywhere(|host| host.ledger.fold_netns(BLUE, Account::Other).expect("has a total"));
+    }
+
+    #[test]
+    fn a_part_is_given_once_through_a_crash_after_each_write_though_packets_pass_meanwhile() {
+        let part = |host: &mut Host| {
+            let (_, counted) = host.live[&3];
+            let fold = host.ledger.fold(Source::Part(3), Account::Other, "", &counted);
+            give(host, &fold, |host: &mut Host| {
+                host.step()?;
+                host.given = true;
+                host.live.insert(3, (BLUE, Counts::default()));
+                Ok(())
+            })
+        };
+        for writes in 0..6 {
+            let mut crashed = host();
+            crashed.writes_left = Some(writes);
+            let done = part(&mut crashed);
+            assert_eq!(done.is_ok(), writes == 5);
+            // Seven more packets before the next start.
+            let (_, counted) = crashed.live[&3];
+            crashed.live.insert(3, (BLUE, sum(&counted, &counts(7))));
+            crashed.restart();
+            let mut expected = host();
+            expected.live.insert(9, (BLUE, counts(7)));
+            assert_eq!(crashed.all(), expected.all(), "conserved with a crash after {writes} writes");
+            assert_eq!(crashed.journal, None);
+            assert_eq!(crashed.given, writes > 1, "before that, nothing has happened");
+        }
     }
 
     #[test]
@@ -329,12 +405,12 @@ mod tests {
             commit(&mut host, &fold).expect("no crash");
             ledger.apply(&fold);
         }
-        let fold = ledger.fold_netns(BLUE).expect("has a total");
+        let fold = ledger.fold_netns(BLUE, Account::Gone).expect("has a total");
         commit(&mut host, &fold).expect("no crash");
         ledger.apply(&fold);
         assert_eq!(ledger, host.ledger);
         assert_eq!(ledger.gone, sum(&sum(&counts(100), &counts(11)), &counts(40)));
-        assert_eq!(ledger.fold_netns(BLUE), None, "a second time there is nothing to move");
+        assert_eq!(ledger.fold_netns(BLUE, Account::Gone), None, "a second time there is nothing to move");
     }
 
     #[test]

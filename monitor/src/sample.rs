@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use monitor_ebpf::{CLASSES, FLAGS, SIZES, talk::DnsCounters};
 
-use self::lost::Lost;
+use self::lost::{Lost, OTHER};
 use crate::topology::names::{Cookie, MacAddr};
 
 /// Everything one scrape reports, read at one moment. Unknown things are absent, never 0 or -1.
@@ -16,12 +16,32 @@ pub struct Sample {
     pub namespaces: Vec<NetnsSample>,
     /// Totals of the namespaces that are gone.
     pub gone: Counts,
+    /// Those that have no series of their own.
+    pub other: OtherSample,
     /// Packets that were dropped, and why.
     pub lost: Lost,
     /// DNS by label of the namespace; empty where it is not counted.
     pub dns: BTreeMap<String, DnsCounters>,
     /// The agent itself.
     pub agent: AgentSample,
+}
+
+/// Namespaces beyond the ceiling, summed.
+#[derive(Clone, Debug, Default)]
+pub struct OtherSample {
+    /// How many live.
+    pub namespaces: u64,
+    /// All that was ever counted of such namespaces while they were; absent where nothing was, and while an interface of one
+    /// cannot be read.
+    pub counts: Option<Counts>,
+}
+
+impl Sample {
+    /// All that was counted of each namespace, by label, and of the others together.
+    pub fn totals(&self) -> impl Iterator<Item = (&str, Counts)> {
+        let own = self.namespaces.iter().filter_map(|netns| Some((netns.label.as_str(), netns.counts()?)));
+        own.chain(self.other.counts.map(|counts| (OTHER, counts)))
+    }
 }
 
 /// One namespace.
@@ -93,6 +113,8 @@ pub struct InterfaceSample {
     pub mode: Option<AttachMode>,
     /// The link as the kernel last showed it; absent when it was not seen yet.
     pub link: Option<LinkSample>,
+    /// Packets that the kernel counted and our programs did not, as far as can be told.
+    pub uncounted: Option<ByDirection<u64>>,
 }
 
 /// The kernel's view of an interface, seen from the namespace.

@@ -11,7 +11,10 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
-use monitor::export::{App, Limits, Metrics, Ready, Requests, serve};
+use monitor::{
+    export::{App, Limits, Metrics, Ready, Requests, serve},
+    metrics::Collectors,
+};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -78,6 +81,28 @@ fn what_is_not_served_is_404_and_what_is_not_read_is_405() {
 }
 
 #[test]
+fn a_scrape_may_ask_for_some_collectors_and_an_unknown_one_is_refused_in_one_line() {
+    let metrics: Metrics = Arc::new(|collectors| {
+        let names: Vec<_> = collectors.table().iter().map(|collector| collector.name).collect();
+        Box::pin(async move { Ok(names.join(" ").into_bytes()) })
+    });
+    let server = Server::start(metrics, Limits::default());
+    let ask = |query: &str| {
+        let answer = server.client().ask(&format!("GET /metrics{query} HTTP/1.1"));
+        (answer.code, answer.text())
+    };
+    assert_eq!(ask("?collect[]=tcp&collect[]=traffic"), (200, "traffic tcp".into()));
+    assert_eq!(ask("?collect%5B%5D=tcp"), (200, "tcp".into()), "as Prometheus writes it");
+    assert_eq!(ask("?exclude[]=tcp"), (200, ask("").1.replace(" tcp", "")));
+    assert_eq!(ask("?name=other"), ask(""), "what else is asked is not our business");
+    let (code, said) = ask("?collect[]=tcpp%0Ax");
+    assert!(code == 400 && said.starts_with("collector \"tcpp\\nx\" is not known; there are: "), "{said}");
+    assert_eq!(said.lines().count(), 1);
+    assert_eq!(ask("?collect[]=tcp&exclude[]=size").0, 400);
+    assert_eq!(server.requests.counts().get(&("/metrics", 400)), Some(&2));
+}
+
+#[test]
 fn ready_says_why_not() {
     let ready: Ready = Arc::new(|| Err("3 interfaces are not attached".to_owned()));
     let server = Server::start_with(fixed(""), ready, Limits::default());
@@ -114,14 +139,14 @@ fn the_landing_page_links_what_there_is_and_loads_nothing_from_elsewhere() {
 #[test]
 fn an_error_is_told_to_the_log_and_not_to_the_client() {
     let metrics: Metrics =
-        Arc::new(|| Box::pin(async { Err("open /sys/fs/bpf/netns-monitor: denied".to_owned()) }));
+        Arc::new(|_| Box::pin(async { Err("open /sys/fs/bpf/netns-monitor: denied".to_owned()) }));
     let server = Server::start(metrics, Limits::default());
     let answer = server.client().ask("GET /metrics HTTP/1.1");
     assert_eq!(
         (answer.code, answer.text()),
         (500, "The metrics could not be rendered; the agent's log says why.\n".into())
     );
-    let panics: Metrics = Arc::new(|| Box::pin(async { panic!("as meant") }));
+    let panics: Metrics = Arc::new(|_| Box::pin(async { panic!("as meant") }));
     assert_eq!(Server::start(panics, Limits::default()).client().ask("GET /metrics HTTP/1.1").code, 500);
 }
 
@@ -412,12 +437,18 @@ async fn listener() -> TcpListener {
 }
 
 fn app(metrics: Metrics) -> App {
-    App { metrics, ready: Arc::new(|| Ok(())), requests: Arc::default(), limits: Limits::default() }
+    App {
+        metrics,
+        collectors: Collectors::all(),
+        ready: Arc::new(|| Ok(())),
+        requests: Arc::default(),
+        limits: Limits::default(),
+    }
 }
 
 fn fixed(body: &str) -> Metrics {
     let body = body.as_bytes().to_vec();
-    Arc::new(move || {
+    Arc::new(move |_| {
         let body = body.clone();
         Box::pin(async { Ok(body) })
     })
@@ -437,7 +468,7 @@ impl Gate {
 
     fn metrics(&self) -> Metrics {
         let (body, arrived, through) = (self.body, self.arrived.clone(), self.through.clone());
-        Arc::new(move || {
+        Arc::new(move |_| {
             let (arrived, through) = (arrived.clone(), through.clone());
             Box::pin(async move {
                 arrived.fetch_add(1, Ordering::SeqCst);

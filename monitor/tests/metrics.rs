@@ -13,7 +13,7 @@ use monitor::{
     metrics::{COLLECTORS, Collector, GONE, Kind, Metric, Series, reference, render, render_with},
     sample::{
         AgentSample, AttachMode, ByDirection, ClassCounts, ContainerSample, Counts, DirectionCounts,
-        IdentitySample, InterfaceSample, LinkSample, NetnsSample, NetnsState, RECONCILE_BOUNDS,
+        IdentitySample, InterfaceSample, LinkSample, NetnsSample, NetnsState, OtherSample, RECONCILE_BOUNDS,
         ReconcileSample, ReloadSample, Sample,
         lost::{Lost, PacketDrops, TcpHealth},
     },
@@ -306,6 +306,7 @@ fn sample() -> Sample {
     blue.drops = [("isolation", 3), ("input", 0)].into();
     let mut eth0 = interface("eth0", Some(counts(0)));
     eth0.link = Some(link());
+    eth0.uncounted = Some(ByDirection { receive: 0, transmit: 8 });
     blue.interfaces.push(eth0);
     let mut eth1 = interface("eth1", Some(counts(10)));
     eth1.mode = Some(AttachMode::Clsact);
@@ -336,7 +337,8 @@ fn sample() -> Sample {
     });
     red.interfaces.push(wan);
     let dns = [("blue".to_owned(), dns())].into();
-    Sample { namespaces: vec![blue, red], gone: counts(5000), agent: agent(), lost: lost(), dns }
+    let other = OtherSample { namespaces: 3, counts: Some(counts(700)) };
+    Sample { namespaces: vec![blue, red], gone: counts(5000), other, agent: agent(), lost: lost(), dns }
 }
 
 fn dns() -> DnsCounters {
@@ -437,7 +439,13 @@ fn netns(label: &str) -> NetnsSample {
 }
 
 fn interface(name: &str, counts: Option<Counts>) -> InterfaceSample {
-    InterfaceSample { name: name.to_owned(), counts, mode: Some(AttachMode::Tcx), link: None }
+    InterfaceSample {
+        name: name.to_owned(),
+        counts,
+        mode: Some(AttachMode::Tcx),
+        link: None,
+        uncounted: None,
+    }
 }
 
 fn link() -> LinkSample {

@@ -11,7 +11,7 @@ use crate::{
     probe::{Reading, Readings},
     sample::{
         AgentSample, AttachMode, ByDirection, ContainerSample, Counts, IdentitySample, InterfaceSample,
-        LinkSample, NetnsSample, NetnsState, Sample, lost::Lost,
+        LinkSample, NetnsSample, NetnsState, OtherSample, Sample, lost::Lost,
     },
     topology::{
         Observed, ObservedLink, ObservedNetns,
@@ -28,7 +28,8 @@ pub(super) fn assemble(
     readings: Readings,
     agent: AgentSample,
 ) -> Sample {
-    let Readings { interfaces, retired, gone } = readings;
+    let Readings { interfaces, retired, gone, other } = readings;
+    let (summed, interfaces): (Vec<_>, Vec<_>) = interfaces.into_iter().partition(|reading| reading.summed);
     let mut counted: BTreeMap<Cookie, Vec<Reading>> = BTreeMap::new();
     for reading in interfaces {
         counted.entry(reading.target.cookie).or_default().push(reading);
@@ -42,9 +43,16 @@ pub(super) fn assemble(
         observed.namespaces.iter().map(|(name, netns)| (netns.cookie, (name, netns))).collect();
     let names: BTreeMap<Cookie, &str> =
         watched.namespaces.iter().map(|netns| (netns.cookie, netns.label.as_str())).collect();
+    // Between a look and the next, one that has counts of its own by now is shown with them.
+    let is_cut = |cookie, readings: &[Reading]| watched.cut.contains(&cookie) && readings.is_empty();
+    let mut cut = BTreeSet::new();
     let mut namespaces = Vec::new();
     for netns in &watched.namespaces {
         let (readings, retired) = take(netns.cookie);
+        if is_cut(netns.cookie, &readings) && retired == Counts::default() {
+            cut.insert(netns.cookie);
+            continue;
+        }
         let seen = ours.get(&netns.cookie);
         namespaces.push(NetnsSample {
             label: netns.label.clone(),
@@ -97,7 +105,25 @@ pub(super) fn assemble(
             drops: BTreeMap::new(),
         });
     }
-    Sample { namespaces, gone, agent, lost: Lost::default(), dns: BTreeMap::new() }
+    let other = OtherSample { namespaces: cut.len() as u64, counts: sum_of(&summed, other, cut.is_empty()) };
+    Sample { namespaces, gone, other, agent, lost: Lost::default(), dns: BTreeMap::new() }
+}
+
+/// The sum of others; absent where there never was one, and while one cannot be read, as it would fall.
+fn sum_of(summed: &[Reading], kept: Counts, none_is_cut: bool) -> Option<Counts> {
+    if none_is_cut && summed.is_empty() && kept == Counts::default() {
+        return None;
+    }
+    summed.iter().try_fold(kept, |mut sum, reading| match &reading.counts {
+        Ok(counts) => {
+            sum.add(counts);
+            Some(sum)
+        }
+        Err(error) => {
+            warn!("{}: {error}", reading.target);
+            None
+        }
+    })
 }
 
 /// DNS by label. Of a namespace that has no label yet nothing is said until it has.
@@ -158,7 +184,10 @@ fn interfaces_watched(
                 drops: ByDirection { receive: link.stats.rx.dropped, transmit: link.stats.tx.dropped },
                 errors: ByDirection { receive: link.stats.rx.errors, transmit: link.stats.tx.errors },
             };
-            interface(link.name.clone(), reading, Some(seen))
+            InterfaceSample {
+                uncounted: watched.uncounted,
+                ..interface(link.name.clone(), reading, Some(seen))
+            }
         })
         .collect();
     // Counted, but not among the links of this look: still there for the one who scrapes, unless its name is another's now.
@@ -203,7 +232,7 @@ fn interface(name: String, reading: Option<Reading>, link: Option<LinkSample>) -
             None
         }
     });
-    InterfaceSample { name, counts, mode, link }
+    InterfaceSample { name, counts, mode, link, uncounted: None }
 }
 
 fn seen(link: &ObservedLink, peer: Option<(Option<&NsName>, &IfName)>) -> LinkSample {

@@ -28,7 +28,7 @@ use super::{
     watch::Watched,
 };
 use crate::{
-    discover::{Scope, Source, ear::Heard},
+    discover::{Scope, Source, choice::Choice, ear::Heard},
     netns,
     probe::{self, AttachChoice, Attached, Probes, Readings, Side, Target, bpffs},
     reconcile::{Kernel, Performing},
@@ -37,6 +37,7 @@ use crate::{
     topology::{
         Observed, Topology,
         execute::{self, Perform},
+        figures::Parts,
         names::{Cookie, IfName, LinkId, Place},
         outside::Outside,
         plan::{self, PlanOptions},
@@ -62,11 +63,27 @@ pub struct Host {
     pub engines: Vec<PathBuf>,
     /// What is looked at beside the counting; absent for who leaves that as it is.
     pub talk: Option<Wanted>,
+    /// What of it is watched; what a file names always is.
+    pub choice: Choice,
+    /// How many namespaces have series of their own; 0: all.
+    pub max_namespaces: usize,
+    /// Whether our counters are compared with the kernel's.
+    pub drift: bool,
+    /// Whether drops are counted.
+    pub drops: bool,
+    /// Whether what TCP meets with is.
+    pub tcp: bool,
+    /// What is read of the kernel's own figures.
+    pub figures: Parts,
 }
 
 impl Host {
     pub(super) fn scope(&self) -> Scope {
         Scope { netns_dirs: vec![self.netns_dir.clone()], sources: self.sources.clone() }
+    }
+
+    fn kernel(&self) -> Kernel {
+        Kernel::new(&self.netns_dir, &self.run_dir).with_figures(self.figures)
     }
 }
 
@@ -159,7 +176,7 @@ impl Engine {
     fn open_with(host: &Host, count: bool) -> Result<Self, Failure> {
         need_root()?;
         let lock = RunLock::take(&host.run_dir).map_err(anyhow::Error::from)?;
-        let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
+        let kernel = host.kernel();
         let ways = watch::Ways::default();
         let new = |probes, pin_dir, talk, mounted, ways| Self {
             host: host.clone(),
@@ -211,9 +228,8 @@ impl Engine {
     /// Not root: namespaces cannot be entered.
     pub fn look(host: &Host) -> Result<Look, Failure> {
         need_root()?;
-        let kernel = Kernel::new(&host.netns_dir, &host.run_dir);
-        kernel.read_figures();
-        Ok(Look { kernel, host: host.clone() })
+        let host = Host { figures: Parts::ALL, ..host.clone() };
+        Ok(Look { kernel: host.kernel(), host })
     }
 
     /// One pass: look, plan, do it, and move the counts of what is gone to where totals are kept.
@@ -226,6 +242,7 @@ impl Engine {
         progress: &mut dyn FnMut(usize, &Step),
     ) -> Result<Pass, PassError> {
         let _one_at_a_time = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.note_filed(topology);
         self.count_by_tracing();
         // Commands that live keep what they have; those that ended are not wanted any more.
         let runs = Runs::new(&self.host.run_dir);

@@ -24,8 +24,8 @@ pub(super) fn lost(
     let figures = observed.figures.iter().map(|(netns, figures)| {
         (netns.as_ref().map_or_else(|| HOST.to_owned(), ToString::to_string), figures.clone())
     });
-    let others =
-        watched.namespaces.iter().filter_map(|netns| Some((netns.label.clone(), netns.figures.clone()?)));
+    let shown = watched.namespaces.iter().filter(|netns| !watched.cut.contains(&netns.cookie));
+    let others = shown.filter_map(|netns| Some((netns.label.clone(), netns.figures.clone()?)));
     // Of those in the file the pass, which comes more often, has the newer ones.
     let figures = others.chain(figures);
     Lost {

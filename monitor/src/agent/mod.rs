@@ -43,6 +43,7 @@ use crate::{
     config::{self, ConfigErrors},
     discover::ear::{Ear, Heard, Waker},
     export::http,
+    metrics::Collectors,
     probe::Logger,
     reconcile::watch::{Change, Watch},
     topology::Topology,
@@ -65,6 +66,8 @@ pub struct Options {
     pub source: Source,
     /// Where to serve metrics.
     pub listen: Vec<SocketAddr>,
+    /// What is served.
+    pub collectors: Collectors,
     /// One pass, then exit.
     pub once: bool,
     /// Remove everything when stopped.
@@ -181,7 +184,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
 
 /// Everything between start and stop.
 async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
-    let Options { host, source, listen, once: _, cleanup, must_start, on_start } = options;
+    let Options { host, source, listen, collectors, once: _, cleanup, must_start, on_start } = options;
     // Before the first pass, so that no event and no signal between observing and waiting is lost.
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
@@ -198,7 +201,8 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
     let engine = Arc::new(blocking(move || Engine::open(&host)).await??);
     let mut events = Watch::new(&netns_dir, engine.runs().dir(), source.file(), engine.table())
         .context("cannot watch the kernel for changes")?;
-    let state = Arc::new(State::new(Arc::clone(&engine)));
+    let state = Arc::new(State::new(Arc::clone(&engine), collectors));
+    engine.note_filed(&topology);
     let watch = Watching::start(&engine, &state)?;
     if let Some(logger) = engine.take_logger() {
         tokio::spawn(forward(logger));
@@ -228,7 +232,7 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
             let state = Arc::clone(&state);
             let running = Running {
                 addresses: addresses.clone(),
-                sample: Arc::new(move || state.sample()),
+                sample: Arc::new(move || state.sample(&Collectors::all())),
                 stopped: stopped.clone(),
             };
             started = Some(std::thread::spawn(move || on_start(running)));

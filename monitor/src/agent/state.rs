@@ -19,10 +19,15 @@ use super::{
 };
 use crate::{
     export::{App, Limits, Requests},
-    metrics,
+    metrics::{self, Collectors},
+    probe::Readings,
     sample::{AgentSample, RECONCILE_BOUNDS, ReconcileSample, ReloadSample, Sample},
     topology::{Observed, Topology},
 };
+
+/// Collectors that need what is counted: interfaces and totals, and the namespaces that are known by them alone.
+const COUNTED: [&str; 8] =
+    ["traffic", "protocol", "size", "tcp", "interface", "namespace", "retired", "drops"];
 
 /// Shared by the passes, the scrapes and the readiness probe.
 pub(super) struct State {
@@ -34,6 +39,8 @@ pub(super) struct State {
     unwatched: AtomicU64,
     reload: Mutex<ReloadSample>,
     requests: Arc<Requests>,
+    /// Those that are switched on.
+    collectors: Collectors,
 }
 
 /// The record of passes.
@@ -46,7 +53,7 @@ struct Passes {
 }
 
 impl State {
-    pub(super) fn new(engine: Arc<Engine>) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, collectors: Collectors) -> Self {
         Self {
             engine,
             observed: ArcSwap::default(),
@@ -55,6 +62,7 @@ impl State {
             unwatched: AtomicU64::new(0),
             reload: Mutex::new(ReloadSample { successful: true, last_success: now() }),
             requests: Arc::default(),
+            collectors,
         }
     }
 
@@ -107,9 +115,13 @@ impl State {
         }
     }
 
-    /// Everything one scrape reports. Reads maps and memory only; blocks for as long as the maps take.
-    pub(super) fn sample(&self) -> anyhow::Result<Sample> {
-        let readings = self.engine.read();
+    /// Everything that these collectors report. Reads maps and memory only, and no map that none of them needs; blocks for as
+    /// long as the maps take.
+    pub(super) fn sample(&self, collectors: &Collectors) -> anyhow::Result<Sample> {
+        let readings = match collectors.has(&COUNTED) {
+            true => self.engine.read(),
+            false => Readings::default(),
+        };
         let passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
         let agent = AgentSample {
             mode: self.engine.mode(),
@@ -125,8 +137,11 @@ impl State {
         let observed = self.observed.load();
         let watched = self.engine.watched();
         let mut sample = assemble(&observed, &watched, readings, agent);
-        sample.lost = lost(&sample.namespaces, &observed, &watched, self.engine.drops(), self.engine.tcp());
-        sample.dns = self.engine.dns().map(|counters| dns(&sample.namespaces, &counters)).unwrap_or_default();
+        let drops = if collectors.has(&["drops"]) { self.engine.drops() } else { None };
+        let tcp = if collectors.has(&["tcp_health"]) { self.engine.tcp() } else { None };
+        sample.lost = lost(&sample.namespaces, &observed, &watched, drops, tcp);
+        let counted = if collectors.has(&["dns"]) { self.engine.dns() } else { None };
+        sample.dns = counted.map(|counters| dns(&sample.namespaces, &counters)).unwrap_or_default();
         Ok(sample)
     }
 
@@ -134,12 +149,13 @@ impl State {
     pub(super) fn app(self: &Arc<Self>) -> App {
         let (metrics, ready) = (Arc::clone(self), Arc::clone(self));
         App {
-            metrics: Arc::new(move || {
+            collectors: self.collectors.clone(),
+            metrics: Arc::new(move |collectors| {
                 let state = Arc::clone(&metrics);
                 Box::pin(async move {
                     let rendered = tokio::task::spawn_blocking(move || {
-                        let sample = state.sample().map_err(|error| format!("{error:#}"))?;
-                        metrics::render(&Arc::new(sample))
+                        let sample = state.sample(&collectors).map_err(|error| format!("{error:#}"))?;
+                        metrics::render_with(&collectors.table(), &Arc::new(sample))
                             .map(String::into_bytes)
                             .map_err(|error| error.to_string())
                     });

@@ -4,12 +4,13 @@
 //! A namespace is entered to ask who it is and what links it has, on a thread that then ends; nothing of it stays open. One
 //! that nothing shows any more is asked for by the number the host's namespace knows it by, which keeps nothing alive.
 
+mod choose;
+mod drift;
 mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::BorrowedFd,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,9 @@ use anyhow::Context as _;
 use tracing::debug;
 
 use self::wire::{Ends, Place};
+pub(super) use self::{choose::Filed, drift::Drift};
 use crate::{
+    agent::engine::Host,
     discover::{
         self, Container, Pace, Processes, Scope, Sighting, Source,
         ear::Heard,
@@ -28,9 +31,9 @@ use crate::{
     netns::{self, Identity, NetnsError, Way},
     probe::{Side, Target},
     reconcile::figures,
-    sample::NetnsState,
+    sample::{ByDirection, NetnsState},
     topology::{
-        figures::Figures,
+        figures::{Figures, Parts},
         names::{Cookie, NsName},
     },
 };
@@ -49,6 +52,12 @@ const SHARE: u32 = 400;
 pub struct Watched {
     /// By age.
     pub namespaces: Vec<WatchedNetns>,
+    /// Those that live and are not to be watched.
+    pub left_out: BTreeSet<Cookie>,
+    /// Those of `namespaces` that are beyond the ceiling: counted, and summed.
+    pub cut: BTreeSet<Cookie>,
+    /// Those of which a name is still to be asked for, by which it is chosen; until then they stay as they are.
+    pub undecided: BTreeSet<Cookie>,
 }
 
 /// A namespace.
@@ -58,6 +67,8 @@ pub struct WatchedNetns {
     pub cookie: Cookie,
     /// Its inode; a hint.
     pub inode: u64,
+    /// The look that saw it first: a cookie tells the age only of those of one CPU.
+    pub since: u64,
     /// A way into it; absent where nothing shows one.
     pub way: Option<Way>,
     /// The number the host's namespace knows it by.
@@ -72,6 +83,8 @@ pub struct WatchedNetns {
     pub state: NetnsState,
     /// The containers in it, with the name of each where its engine told it.
     pub containers: Vec<(Container, Option<String>)>,
+    /// Whether the engines were asked for all of these names.
+    pub asked: bool,
     /// The Kubernetes pod it is of, by uid.
     pub pod: Option<String>,
     /// The unit of systemd whose processes are in it.
@@ -91,6 +104,10 @@ pub struct WatchedLink {
     pub side: Option<Side>,
     /// The other end of a veth pair: its namespace (none: the host's) and name.
     pub peer: Option<(Option<Cookie>, String)>,
+    /// What the kernel counts at the device where we do, of this very look; only where that is as we count.
+    pub kernel: Option<ByDirection<u64>>,
+    /// Packets that the kernel counted there and we did not, see [`Drift`].
+    pub uncounted: Option<ByDirection<u64>>,
 }
 
 impl Watched {
@@ -119,6 +136,9 @@ impl WatchedNetns {
 /// What is known of one namespace.
 struct Known {
     inode: u64,
+    since: u64,
+    /// The look that listed its links.
+    listed: u64,
     way: Option<Way>,
     /// The number the host's namespace knows it by.
     nsid: Option<i32>,
@@ -135,6 +155,9 @@ pub(super) struct Watcher {
     scope: Scope,
     /// Whether namespaces are given numbers: who only looks changes nothing.
     numbers: bool,
+    figures: Parts,
+    lo: bool,
+    looks: u64,
     host: Identity,
     host_links: Vec<Link>,
     netlink: Netlink,
@@ -162,16 +185,19 @@ impl Watcher {
     ///
     /// # Errors
     /// The kernel gives no socket, or no cookies.
-    pub(super) fn new(scope: Scope, sockets: Vec<PathBuf>, numbers: bool) -> anyhow::Result<Self> {
+    pub(super) fn new(host: &Host, numbers: bool) -> anyhow::Result<Self> {
         Ok(Self {
-            scope,
+            scope: host.scope(),
             numbers,
+            figures: host.figures,
+            lo: host.choice.lo,
+            looks: 0,
             host: netns::own_identity()?,
             host_links: Vec::new(),
             netlink: Netlink::open().context("cannot open a netlink socket")?,
             known: BTreeMap::new(),
             processes: Processes::default(),
-            engines: Engines::new(sockets),
+            engines: Engines::new(host.engines.clone()),
             named: Vec::new(),
             running: Vec::new(),
             held: Vec::new(),
@@ -208,6 +234,7 @@ impl Watcher {
         before: &dyn Fn(Cookie) -> Option<String>,
     ) -> anyhow::Result<Watched> {
         let began = Instant::now();
+        self.looks += 1;
         if full || heard.mounts {
             self.named = discover::named(&self.scope).context("cannot read the table of mounts")?;
         }
@@ -235,7 +262,7 @@ impl Watcher {
         }
         self.bury(full || heard.host);
         self.name(before);
-        let watched = self.watched()?;
+        let watched = self.watched(full)?;
         if full {
             self.pace.full.done(began.elapsed());
         }
@@ -315,7 +342,7 @@ impl Watcher {
             if (all || changed.contains(&nsid))
                 && let Ok(links) = self.netlink.links(Some(nsid))
             {
-                known.links = links;
+                (known.links, known.listed) = (links, self.looks);
             }
         }
         Ok(())
@@ -324,13 +351,13 @@ impl Watcher {
     /// What each way leads to, in the order of the ways.
     fn tour(&mut self, ways: &[Way], all: bool) -> Result<Vec<Option<Visit>>, NetnsError> {
         let mut visits: Vec<Option<Visit>> = ways.iter().map(|_| None).collect();
-        let (host, numbers) = (&mut self.netlink, self.numbers);
+        let (host, numbers, parts) = (&mut self.netlink, self.numbers, self.figures);
         let mut at = |number: usize, identity: Identity, netns: BorrowedFd<'_>| {
             let nsid = if numbers { host.nsid_or_new(netns) } else { host.nsid(netns) };
             let links = Netlink::open().and_then(|mut inside| inside.links(None));
             match links {
                 Ok(links) => {
-                    let (nsid, figures) = (nsid.ok().flatten(), all.then(figures));
+                    let (nsid, figures) = (nsid.ok().flatten(), all.then(|| figures(parts)));
                     visits[number] = Some(Visit { identity, nsid, links, figures });
                 }
                 Err(error) => debug!("{}: {error}", ways[number].path().display()),
@@ -354,10 +381,13 @@ impl Watcher {
         // An inode that was used again: whoever had it is gone.
         self.known.retain(|other, known| known.inode != inode || *other == cookie);
         let before = self.known.remove(&cookie);
+        let since = before.as_ref().map_or(self.looks, |before| before.since);
         let (label, was_named, old) =
             before.map_or((None, false, None), |before| (before.label, before.was_named, before.figures));
         let figures = figures.or(old);
-        let known = Known { inode, way: Some(way), nsid, links, label, sightings, was_named, figures };
+        let listed = self.looks;
+        let known =
+            Known { inode, since, listed, way: Some(way), nsid, links, label, sightings, was_named, figures };
         self.known.insert(cookie, known);
     }
 
@@ -395,7 +425,7 @@ impl Watcher {
         }
     }
 
-    fn watched(&mut self) -> anyhow::Result<Watched> {
+    fn watched(&mut self, full: bool) -> anyhow::Result<Watched> {
         let labels: Vec<(Cookie, Label)> =
             self.known.iter().filter_map(|(cookie, known)| Some((*cookie, known.label.clone()?))).collect();
         let labels: BTreeMap<Cookie, String> =
@@ -405,18 +435,24 @@ impl Watcher {
             nsid: known.nsid,
             links: &known.links,
         });
-        let ends = Ends::new(&self.host_links, places.collect());
+        let ends = Ends::new(&self.host_links, places.collect(), self.lo);
         let doubts = ends.doubts();
         let ways = |cookie: &Cookie| self.known.get(cookie).and_then(|known| known.way.clone());
         let wires = ends.wires(&ask_for_numbers(&doubts, &ways)?);
+        let hosts: BTreeMap<u32, &Link> = self.host_links.iter().map(|link| (link.ifindex, link)).collect();
         let namespaces = self.known.iter().map(|(cookie, known)| {
             let links = known.links.iter().map(|link| {
                 let (side, peer) = wires.get(&(*cookie, link.ifindex)).cloned().unwrap_or_default();
-                WatchedLink { link: link.clone(), side, peer }
+                let device = match side {
+                    Some(Side::HostEnd { ifindex }) => hosts.get(&ifindex).copied().filter(|_| full),
+                    _ => Some(link).filter(|_| known.listed == self.looks),
+                };
+                let kernel = device.zip(side).and_then(|(device, side)| drift::kernel(device, side));
+                WatchedLink { link: link.clone(), side, peer, kernel, uncounted: None }
             });
             self.shown(*cookie, known, labels.get(cookie).cloned().unwrap_or_default(), links.collect())
         });
-        Ok(Watched { namespaces: namespaces.collect() })
+        Ok(Watched { namespaces: namespaces.collect(), ..Watched::default() })
     }
 
     fn shown(&self, cookie: Cookie, known: &Known, label: String, links: Vec<WatchedLink>) -> WatchedNetns {
@@ -435,12 +471,14 @@ impl Watcher {
         WatchedNetns {
             cookie,
             inode: known.inode,
+            since: known.since,
             way: known.way.clone(),
             nsid: known.nsid,
             owned: false,
             label,
             aliases,
             state,
+            asked: containers.iter().all(|container| self.engines.is_asked(&container.id)),
             containers: containers
                 .into_iter()
                 .map(|container| {

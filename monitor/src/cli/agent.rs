@@ -5,10 +5,11 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, value_parser};
 use monitor_ebpf::talk::FLOWS;
 
-use super::Global;
+use super::{Global, switches::Switches};
 use crate::{
-    agent::{self, Failure, engine::Host},
+    agent::{self, Failure},
     talk::Wanted,
+    topology::figures::Parts,
 };
 
 /// Options of `agent`.
@@ -20,6 +21,11 @@ pub(super) struct Options {
     /// Where metrics are served; may be given more than once
     #[arg(long = "web.listen-address", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10490")]
     listen: Vec<SocketAddr>,
+    /// How many namespaces have series of their own (0: all); the others are counted and summed as netns="~other"
+    #[arg(long = "metrics.max-namespaces", value_name = "N", default_value_t = 2000)]
+    max_namespaces: usize,
+    #[command(flatten)]
+    switches: Switches,
     /// Make one pass, then exit; what was attached goes on counting
     #[arg(long)]
     once: bool,
@@ -33,18 +39,31 @@ pub(super) struct Options {
     #[arg(long = "collector.flows.max", value_name = "N", default_value_t = FLOWS as u32,
           value_parser = value_parser!(u32).range(16..=4_194_304))]
     flows_max: u32,
-    /// Count DNS over UDP by answer code and latency; costs for each packet
-    #[arg(long = "collector.dns")]
-    dns: bool,
 }
 
 pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
-    let Options { config, listen, once, cleanup, flows, flows_max, dns } = options;
-    let talk = Wanted { flows: flows.then_some(flows_max), dns };
+    let Options {
+        config,
+        listen,
+        max_namespaces,
+        switches: Switches(collectors),
+        once,
+        cleanup,
+        flows,
+        flows_max,
+    } = options;
+    let mut host = global.host();
+    host.talk = Some(Wanted { flows: flows.then_some(flows_max), dns: collectors.has(&["dns"]) });
+    host.max_namespaces = max_namespaces;
+    host.drift = collectors.has(&["drift"]);
+    host.drops = collectors.has(&["drops"]);
+    host.tcp = collectors.has(&["tcp_health"]);
+    host.figures = Parts { netstat: collectors.has(&["netstat"]), conntrack: collectors.has(&["conntrack"]) };
     agent::run(agent::Options {
-        host: Host { talk: Some(talk), ..global.host() },
+        host,
         source: config.map_or(agent::Source::Text("no file", ""), agent::Source::File),
         listen,
+        collectors,
         once,
         cleanup,
         must_start: false,

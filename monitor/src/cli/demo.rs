@@ -18,7 +18,9 @@ use clap::Args;
 use super::{Global, print, table};
 use crate::{
     agent::{self, Failure, Running},
-    config, netns,
+    config,
+    metrics::Collectors,
+    netns,
     sample::{ByDirection, Sample},
     topology::names::NsName,
 };
@@ -55,6 +57,7 @@ pub(super) fn run(global: &Global, Options { listen, seconds }: &Options) -> Res
         host,
         source: agent::Source::Text("built-in demonstration", config::DEMO),
         listen: vec![*listen],
+        collectors: Collectors::all(),
         once: false,
         cleanup: true,
         must_start: true,

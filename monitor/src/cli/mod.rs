@@ -16,6 +16,7 @@ mod plan;
 mod progress;
 mod run;
 mod show;
+mod switches;
 mod table;
 mod why;
 
@@ -30,9 +31,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     agent::{Failure, engine::Host},
-    discover::{SOURCES, Source},
+    discover::{
+        SOURCES, Source,
+        choice::{Choice, Pattern},
+    },
     probe::AttachChoice,
     sample::AttachMode,
+    topology::figures::Parts,
 };
 
 /// Builds, watches and explains network namespaces.
@@ -71,6 +76,24 @@ pub struct Global {
     #[arg(long = "watch.source", global = true, value_name = "SOURCE", value_delimiter = ',', value_parser = source,
           default_value = "named,mount,process,held")]
     sources: Vec<Source>,
+    /// Watch only namespaces whose label matches this regular expression as a whole; those that a file names always are
+    #[arg(long = "watch.netns.include", global = true, value_name = "REGEX")]
+    netns_include: Option<String>,
+    /// Watch no namespace whose label matches, unless a file names it: no eBPF program, no series
+    #[arg(long = "watch.netns.exclude", global = true, value_name = "REGEX")]
+    netns_exclude: Option<String>,
+    /// Watch only interfaces whose name matches, and those that a file names
+    #[arg(long = "watch.interface.include", global = true, value_name = "REGEX")]
+    interface_include: Option<String>,
+    /// Watch no interface whose name matches, unless a file names it
+    #[arg(long = "watch.interface.exclude", global = true, value_name = "REGEX")]
+    interface_exclude: Option<String>,
+    /// Count loopback inside each namespace too
+    #[arg(long = "watch.lo", global = true)]
+    lo: bool,
+    /// What they say
+    #[arg(skip)]
+    choice: Choice,
     /// Sockets of container engines that are asked for names
     #[arg(
         long = "watch.engine-socket",
@@ -109,7 +132,27 @@ impl Global {
             sources: self.sources.clone(),
             engines: self.engines.clone(),
             talk: None,
+            choice: self.choice.clone(),
+            max_namespaces: 0,
+            drift: true,
+            drops: true,
+            tcp: true,
+            figures: Parts::NONE,
         }
+    }
+
+    /// Understands what is to be watched.
+    fn choose(&mut self) -> Result<(), String> {
+        let Self { netns_include, netns_exclude, interface_include, interface_exclude, lo, .. } = &*self;
+        let pattern = |flag, include: &Option<String>, exclude: &Option<String>| {
+            Pattern::new(flag, include.as_deref(), exclude.as_deref())
+        };
+        self.choice = Choice {
+            netns: pattern("--watch.netns", netns_include, netns_exclude)?,
+            interface: pattern("--watch.interface", interface_include, interface_exclude)?,
+            lo: *lo,
+        };
+        Ok(())
     }
 }
 
@@ -172,7 +215,16 @@ enum LogFormat {
 
 /// Parses the command line, runs the subcommand, and reports a failure in one line on standard error.
 pub fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let Cli { mut global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => match switches::unknown(&error) {
+            Some(why) => return report(Failure::Usage(why)),
+            None => error.exit(),
+        },
+    };
+    if let Err(why) = global.choose() {
+        return report(Failure::Usage(why));
+    }
     let level = match &command {
         // The demonstration draws on the terminal: only what went wrong may interrupt it.
         Command::Demo(_) if global.log_level == "info" => "warn",

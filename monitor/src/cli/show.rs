@@ -10,8 +10,11 @@ use super::{
     mode_name, print, table,
 };
 use crate::{
-    agent::{Failure, engine::Engine},
-    sample::{Counts, NetnsSample, Sample},
+    agent::{
+        Failure,
+        engine::{Engine, Look, View},
+    },
+    sample::{Counts, IdentitySample, NetnsSample, Sample},
     topology::ObservedNetns,
 };
 
@@ -29,17 +32,17 @@ pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<
     let look = Engine::look(&global.host())?;
     let view = look.view()?;
     let sample = named(&view.sample, netns)?;
-    let observed = view
-        .observed
-        .namespaces
-        .iter()
-        .find(|(name, _)| name.as_str() == netns)
-        .map(|(_, observed)| observed);
+    let filed = view.observed.namespaces.values().find(|observed| observed.cookie == sample.cookie);
+    let other = match filed {
+        Some(_) => None,
+        None => other(&look, &view, sample),
+    };
+    let observed = filed.or(other.as_ref());
     match json {
         true => print(&format!("{:#}\n", as_json(sample, observed))),
         false => {
             let rules = observed.filter(|observed| observed.table.is_some());
-            let rules = rules.and_then(|_| look.rules(netns).transpose()).transpose()?;
+            let rules = rules.and_then(|_| look.rules(&sample.label).transpose()).transpose()?;
             print(&as_text(sample, observed, rules.as_deref()))
         }
     }
@@ -47,7 +50,7 @@ pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<
 
 /// The namespace of a name; who asks for another one hears which there are.
 pub(super) fn named<'a>(sample: &'a Sample, netns: &str) -> Result<&'a NetnsSample, Failure> {
-    sample.namespaces.iter().find(|found| found.label == netns).ok_or_else(|| {
+    find(&sample.namespaces, netns).ok_or_else(|| {
         let known: Vec<_> = sample.namespaces.iter().map(|netns| netns.label.as_str()).collect();
         let known = if known.is_empty() {
             "there is none".to_owned()
@@ -56,6 +59,28 @@ pub(super) fn named<'a>(sample: &'a Sample, netns: &str) -> Result<&'a NetnsSamp
         };
         Failure::Failed(anyhow::anyhow!("no namespace `{}`; {known}", netns.escape_debug()))
     })
+}
+
+/// The namespace of this label; else the only one that has this name too: of a container, a path, a process.
+fn find<'a>(namespaces: &'a [NetnsSample], name: &str) -> Option<&'a NetnsSample> {
+    let is_called = |netns: &&NetnsSample| {
+        let IdentitySample { aliases, containers, .. } = &netns.identity;
+        let mut names = aliases.iter().map(|(_, alias)| alias.as_str());
+        names.any(|alias| alias == name)
+            || containers.iter().any(|one| one.id == name || one.name.as_deref() == Some(name))
+    };
+    let labelled = namespaces.iter().find(|netns| netns.label == name);
+    labelled.or_else(|| {
+        let mut called = namespaces.iter().filter(is_called);
+        called.next().filter(|_| called.next().is_none())
+    })
+}
+
+/// What one is like that no file of the first directory names. Where nothing leads into it, that is not known.
+fn other(look: &Look, view: &View, sample: &NetnsSample) -> Option<ObservedNetns> {
+    let watched = view.watched.namespaces.iter().find(|watched| watched.cookie == sample.cookie)?;
+    let seen = look.kernel().observe_other(watched.way.as_ref()?, sample.cookie);
+    seen.inspect_err(|error| tracing::warn!("{}: {error:#}", sample.label)).ok()
 }
 
 fn as_json(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> serde_json::Value {

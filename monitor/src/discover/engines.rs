@@ -40,6 +40,11 @@ impl Engines {
         self.names.get(id).and_then(|(name, _)| name.clone())
     }
 
+    /// Whether it was asked for, whatever the answer.
+    pub fn is_asked(&self, id: &str) -> bool {
+        self.names.contains_key(id)
+    }
+
     /// Of these containers, those whose names are to be asked for; what is known of others is forgotten.
     pub fn questions<'a>(&mut self, ids: impl Iterator<Item = &'a str>) -> Questions {
         let mut before = std::mem::take(&mut self.names);

@@ -5,6 +5,7 @@
 //! is, its cookie tells, which the one who enters it asks for.
 
 pub mod cgroup;
+pub mod choice;
 mod deep;
 pub mod ear;
 pub mod engines;

@@ -42,8 +42,10 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_XDP: u16 = 43;
 const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_XDP_ATTACHED: u16 = 2;
 /// Leaves the statistics of bridges and the like out of each answer.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 // `include/uapi/linux/net_namespace.h`.
@@ -78,6 +80,8 @@ pub struct Link {
     pub controller: Option<u32>,
     /// The kernel's own counters.
     pub stats: LinkStats,
+    /// Whether a program of XDP is attached: it may take packets before anybody else sees them.
+    pub xdp: bool,
 }
 
 /// A connection to the kernel.
@@ -314,6 +318,7 @@ fn link(body: &[u8]) -> Option<Link> {
         peer_nsid: None,
         controller: None,
         stats: LinkStats::default(),
+        xdp: false,
     };
     for (kind, value) in Attributes(body.get(16..)?) {
         match kind {
@@ -325,6 +330,10 @@ fn link(body: &[u8]) -> Option<Link> {
             IFLA_MASTER => link.controller = u32_at(value, 0),
             // `IF_OPER_UNKNOWN` and `IF_OPER_UP` of `include/uapi/linux/if.h`.
             IFLA_OPERSTATE => link.running = up && matches!(value.first(), Some(0 | 6)),
+            IFLA_XDP => {
+                let mut inner = Attributes(value).filter(|(kind, _)| *kind == IFLA_XDP_ATTACHED);
+                link.xdp = inner.any(|(_, mode)| mode.first().is_some_and(|mode| *mode != 0));
+            }
             IFLA_STATS64 => link.stats = stats(value),
             IFLA_LINKINFO => {
                 if let Some((_, name)) = Attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND) {
@@ -361,6 +370,9 @@ mod tests {
         let mut info = Vec::new();
         attribute(&mut info, IFLA_INFO_KIND, b"veth\0");
         attribute(&mut body, IFLA_LINKINFO | 0x8000, &info);
+        let mut xdp = Vec::new();
+        attribute(&mut xdp, IFLA_XDP_ATTACHED, &[2]);
+        attribute(&mut body, IFLA_XDP | 0x8000, &xdp);
         let stats: Vec<u8> = (0..25_u64).flat_map(u64::to_ne_bytes).collect();
         attribute(&mut body, IFLA_STATS64, &stats);
         body
@@ -371,6 +383,7 @@ mod tests {
         let link = link(&body(b"eth0\0")).expect("a link");
         assert_eq!((link.ifindex, link.name.as_str(), link.kind.as_str()), (7, "eth0", "veth"));
         assert_eq!((link.peer_ifindex, link.peer_nsid, link.running), (Some(9), Some(3), true));
+        assert!(link.xdp);
         let FlowStats { packets, bytes, errors, dropped } = link.stats.tx;
         assert_eq!([packets, bytes, errors, dropped], [1, 3, 5, 7]);
     }

@@ -24,6 +24,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::metrics::Collectors;
+
 use super::{
     pages,
     requests::Requests,
@@ -31,8 +33,8 @@ use super::{
     stream::Stream,
 };
 
-/// Renders the metrics. What an error says goes to the log; the client only learns that there was one.
-pub type Metrics = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<u8>, String>> + Send + Sync>;
+/// Renders the metrics of these collectors. What an error says goes to the log; the client only learns that there was one.
+pub type Metrics = Arc<dyn Fn(Collectors) -> BoxFuture<'static, Result<Vec<u8>, String>> + Send + Sync>;
 
 /// Whether the agent is ready, or why not. The reason is shown to whoever can reach the port: no paths of the host.
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -42,6 +44,8 @@ pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub struct App {
     /// `/metrics`.
     pub metrics: Metrics,
+    /// The collectors that are switched on.
+    pub collectors: Collectors,
     /// `/-/ready`.
     pub ready: Ready,
     /// Where answers are counted.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use axum::{
     Router,
     body::Body,
-    extract::{Request, State},
+    extract::{Query, Request, State},
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{
@@ -78,11 +78,22 @@ async fn around(State(pages): State<Arc<Pages>>, request: Request, next: Next) -
     response
 }
 
-async fn metrics(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Response {
+async fn metrics(
+    State(pages): State<Arc<Pages>>,
+    Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Response {
+    let named = |key| -> Vec<&str> {
+        query.iter().filter(|(name, _)| name == key).map(|(_, value)| value.as_str()).collect()
+    };
+    let collectors = match pages.app.collectors.ask(&named("collect[]"), &named("exclude[]")) {
+        Ok(collectors) => collectors,
+        Err(why) => return text(StatusCode::BAD_REQUEST, format!("{why}\n")),
+    };
     let Ok(permit) = pages.scrapes.clone().try_acquire_owned() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "Too many scrapes at one time.\n");
     };
-    let rendering = (pages.app.metrics)();
+    let rendering = (pages.app.metrics)(collectors);
     let gzip = takes_gzip(&headers);
     // In a task of its own, so that the permit is held until the work is done, also when the client has gone.
     let work = tokio::spawn(async move {

@@ -8,8 +8,10 @@
 //! each collector whether it succeeded and how long it took.
 
 mod agent;
+mod choice;
 mod conntrack;
 mod dns;
+mod drift;
 mod drops;
 mod firewall;
 mod health;
@@ -35,6 +37,7 @@ use anyhow::{Context as _, anyhow};
 use prometheus::{Registry, TextEncoder, core, proto::MetricFamily};
 
 pub use self::{
+    choice::Collectors,
     retired::GONE,
     series::{Kind, Metric, Series},
 };
@@ -53,6 +56,9 @@ pub struct Collector {
     pub collect: fn(&Sample, &mut Series) -> anyhow::Result<()>,
 }
 
+/// Collectors that are off unless somebody asks for them: they cost for each packet.
+pub const OPT_IN: &[&str] = &["dns"];
+
 /// Every collector; a new one is one file and one line here.
 pub const COLLECTORS: &[Collector] = &[
     traffic::COLLECTOR,
@@ -61,6 +67,7 @@ pub const COLLECTORS: &[Collector] = &[
     tcp::COLLECTOR,
     health::COLLECTOR,
     interface::COLLECTOR,
+    drift::COLLECTOR,
     namespace::COLLECTOR,
     firewall::COLLECTOR,
     drops::COLLECTOR,

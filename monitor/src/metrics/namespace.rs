@@ -6,7 +6,7 @@ use crate::sample::{ContainerSample, IdentitySample, NetnsState, Sample};
 pub(super) const COLLECTOR: Collector = Collector {
     name: "namespace",
     help: "Identity and life-cycle of each namespace.",
-    metrics: &[ALIAS, CONTAINER, INFO, STATE, NAMESPACES],
+    metrics: &[ALIAS, CONTAINER, INFO, STATE, NAMESPACES, CUT],
     collect,
 };
 
@@ -38,11 +38,19 @@ const NAMESPACES: Metric = Metric::gauge(
     "Network namespaces that live and are known, the host's not counted.",
 );
 
+const CUT: Metric = Metric::gauge(
+    "netns_monitor_namespaces_cut",
+    &[],
+    "Network namespaces beyond --metrics.max-namespaces: they are counted and summed as netns=\"~other\", and have no series of \
+     their own.",
+);
+
 const STATES: [(NetnsState, &str); 3] =
     [(NetnsState::Named, "named"), (NetnsState::Detached, "detached"), (NetnsState::Anonymous, "anonymous")];
 
 fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
-    series.count(&NAMESPACES, &[], sample.namespaces.len() as u64);
+    series.count(&NAMESPACES, &[], sample.namespaces.len() as u64 + sample.other.namespaces);
+    series.count(&CUT, &[], sample.other.namespaces);
     for netns in &sample.namespaces {
         let inode = netns.inode.map(|inode| inode.to_string()).unwrap_or_default();
         let owned = if netns.owned { "true" } else { "false" };

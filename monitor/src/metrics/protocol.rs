@@ -45,11 +45,10 @@ const NAMES: [(&str, &str); CLASSES] = {
 };
 
 fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
-    for netns in &sample.namespaces {
-        let Some(counts) = netns.counts() else { continue };
+    for (netns, counts) in sample.totals() {
         for (direction, counts) in counts.each() {
             for ((family, protocol), class) in NAMES.into_iter().zip(&counts.classes) {
-                let labels = [netns.label.as_str(), direction, family, protocol];
+                let labels = [netns, direction, family, protocol];
                 series.count(&PACKETS, &labels, class.packets);
                 series.count(&BYTES, &labels, class.bytes);
             }

@@ -27,11 +27,10 @@ const BOUNDS: [f64; SIZE_BOUNDS.len()] = {
 };
 
 fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
-    for netns in &sample.namespaces {
-        let Some(counts) = netns.counts() else { continue };
+    for (netns, counts) in sample.totals() {
         for (direction, counts) in counts.each() {
             let bytes = counts.total().bytes as f64;
-            series.histogram(&SIZE, &[&netns.label, direction], &counts.sizes, bytes);
+            series.histogram(&SIZE, &[netns, direction], &counts.sizes, bytes);
         }
     }
     Ok(())

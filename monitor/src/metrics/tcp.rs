@@ -29,11 +29,10 @@ const NAMES: [&str; FLAGS] = {
 };
 
 fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
-    for netns in &sample.namespaces {
-        let Some(counts) = netns.counts() else { continue };
+    for (netns, counts) in sample.totals() {
         for (direction, counts) in counts.each() {
             for (flag, &segments) in NAMES.into_iter().zip(&counts.tcp_flags) {
-                series.count(&SEGMENTS, &[&netns.label, direction, flag], segments);
+                series.count(&SEGMENTS, &[netns, direction, flag], segments);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Packets and bytes of each interface, in both units: as on the wire and as skbs.
 
 use super::{Collector, Metric, Series};
-use crate::sample::Sample;
+use crate::sample::{Counts, Sample, lost::OTHER};
 
 pub(super) const COLLECTOR: Collector = Collector {
     name: "traffic",
@@ -15,7 +15,8 @@ const LABELS: &[&str] = &["netns", "interface", "direction"];
 const PACKETS: Metric = Metric::counter(
     "netns_packets_total",
     LABELS,
-    "Packets as on the wire (segments of offloaded packets counted one by one), direction as seen by the namespace.",
+    "Packets as on the wire (segments of offloaded packets counted one by one), direction as seen by the namespace. Namespaces \
+     beyond the ceiling are summed as netns=\"~other\", those of them that are gone included.",
 );
 const BYTES: Metric = Metric::counter(
     "netns_bytes_total",
@@ -36,16 +37,24 @@ const SKB_BYTES: Metric = Metric::counter(
 fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
     for netns in &sample.namespaces {
         for interface in &netns.interfaces {
-            let Some(counts) = &interface.counts else { continue };
-            for (direction, counts) in counts.each() {
-                let labels = [netns.label.as_str(), &interface.name, direction];
-                let total = counts.total();
-                series.count(&PACKETS, &labels, total.packets);
-                series.count(&BYTES, &labels, total.bytes);
-                series.count(&SKBS, &labels, total.skbs);
-                series.count(&SKB_BYTES, &labels, total.skb_bytes);
+            if let Some(counts) = &interface.counts {
+                write([&netns.label, &interface.name], counts, series);
             }
         }
     }
+    if let Some(counts) = &sample.other.counts {
+        write([OTHER, OTHER], counts, series);
+    }
     Ok(())
+}
+
+fn write([netns, interface]: [&str; 2], counts: &Counts, series: &mut Series) {
+    for (direction, counts) in counts.each() {
+        let labels = [netns, interface, direction];
+        let total = counts.total();
+        series.count(&PACKETS, &labels, total.packets);
+        series.count(&BYTES, &labels, total.bytes);
+        series.count(&SKBS, &labels, total.skbs);
+        series.count(&SKB_BYTES, &labels, total.skb_bytes);
+    }
 }

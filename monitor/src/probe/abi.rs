@@ -38,7 +38,8 @@ const INTERFACE: usize = 16;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct SlotRecord {
-    /// Carried over from another layout: added to what the slot counts. Hooks as the device sees them.
+    /// Added to what the slot counts, modulo 2^64: carried over from another layout, less what was given to the sum of other
+    /// namespaces. Hooks as the device sees them.
     pub(super) base: Counters,
     /// Identity of the namespace.
     pub(super) cookie: u64,
@@ -56,7 +57,9 @@ pub(super) struct SlotRecord {
     pub(super) mode: u8,
     /// 1 when the clsact qdisc is ours.
     pub(super) qdisc: u8,
-    pub(super) reserved: [u8; 5],
+    /// 1 when its counts are summed with those of other namespaces.
+    pub(super) summed: u8,
+    pub(super) reserved: [u8; 4],
     /// Name inside the namespace, zero-filled.
     pub(super) interface: [u8; INTERFACE],
     /// Name of the namespace, zero-filled.
@@ -88,19 +91,22 @@ const _: () = assert!(size_of::<SlotRecord>() == 1024 + 8 + 8 + 16 + 8 + 8 + INT
 const _: () = assert!(size_of::<TotalRecord>() == 1024 + NETNS);
 const _: () = assert!(size_of::<JournalRecord>() == 1024 + 8 + 8 + 8 + NETNS);
 
-/// The key of the host's own total; no namespace has this cookie.
+/// The keys of the host's own totals; no namespace has such a cookie.
 const GONE: u64 = 0;
+const OTHER: u64 = u64::MAX;
 
 pub(super) fn account_key(account: Account) -> u64 {
     match account {
         Account::Netns(Cookie(cookie)) => cookie,
         Account::Gone => GONE,
+        Account::Other => OTHER,
     }
 }
 
 pub(super) fn account(key: u64) -> Account {
     match key {
         GONE => Account::Gone,
+        OTHER => Account::Other,
         cookie => Account::Netns(Cookie(cookie)),
     }
 }
@@ -128,6 +134,14 @@ impl SlotRecord {
         };
     }
 
+    /// Where its counts go when it ends.
+    pub(super) fn account(&self) -> Account {
+        match self.summed {
+            0 => Account::Netns(Cookie(self.cookie)),
+            _ => Account::Other,
+        }
+    }
+
     pub(super) fn mode(&self) -> AttachMode {
         match self.mode {
             0 => AttachMode::Tcx,
@@ -149,7 +163,8 @@ impl SlotRecord {
                 AttachMode::Clsact => 1,
             },
             qdisc: 0,
-            reserved: [0; 5],
+            summed: 0,
+            reserved: [0; 4],
             interface: [0; INTERFACE],
             netns: [0; NETNS],
         };
@@ -179,6 +194,7 @@ impl JournalRecord {
             Source::Netns(cookie) => (2, 0, cookie.0),
             Source::OldInterface(layout, slot) => (3, layout, slot),
             Source::OldTotal(layout, account) => (4, layout, account_key(account)),
+            Source::Part(slot) => (5, 0, slot),
         };
         Self {
             total: to_counters(&fold.total),
@@ -198,6 +214,7 @@ impl JournalRecord {
                 2 => Source::Netns(Cookie(self.source)),
                 3 => Source::OldInterface(self.layout, self.source),
                 4 => Source::OldTotal(self.layout, account(self.source)),
+                5 => Source::Part(self.source),
                 _ => return None,
             },
             account: account(self.account),
@@ -219,32 +236,39 @@ pub(super) fn counts(counters: &Counters, side: Side) -> Counts {
 
 /// The sum over the CPUs.
 pub(super) fn sum<'a>(values: impl IntoIterator<Item = &'a Wire<Counters>>) -> Counters {
-    values.into_iter().fold(Counters::default(), |mut total, Wire(Counters { ingress, egress })| {
-        add(&mut total.ingress, ingress);
-        add(&mut total.egress, egress);
-        total
-    })
+    values
+        .into_iter()
+        .fold(Counters::default(), |total, Wire(counters)| combine(&total, counters, u64::saturating_add))
 }
 
-/// Two counts of one slot together.
+/// What a slot counts, and its base.
 pub(super) fn plus(a: &Counters, b: &Counters) -> Counters {
-    sum(&[Wire(*a), Wire(*b)])
+    combine(a, b, u64::wrapping_add)
 }
 
-fn add(total: &mut DirectionCounters, other: &DirectionCounters) {
-    let DirectionCounters { classes, sizes, tcp_flags, reserved: _ } = other;
-    for (mine, ClassCounters { skbs, skb_bytes, extra_packets, extra_bytes }) in
-        total.classes.iter_mut().zip(classes)
-    {
-        mine.skbs = mine.skbs.saturating_add(*skbs);
-        mine.skb_bytes = mine.skb_bytes.saturating_add(*skb_bytes);
-        mine.extra_packets = mine.extra_packets.saturating_add(*extra_packets);
-        mine.extra_bytes = mine.extra_bytes.saturating_add(*extra_bytes);
+/// A base less what was given away.
+pub(super) fn minus(a: &Counters, b: &Counters) -> Counters {
+    combine(a, b, u64::wrapping_sub)
+}
+
+fn combine(a: &Counters, b: &Counters, with: fn(u64, u64) -> u64) -> Counters {
+    let mut combined = *a;
+    for (mine, other) in [(&mut combined.ingress, &b.ingress), (&mut combined.egress, &b.egress)] {
+        let DirectionCounters { classes, sizes, tcp_flags, reserved: _ } = other;
+        for (mine, ClassCounters { skbs, skb_bytes, extra_packets, extra_bytes }) in
+            mine.classes.iter_mut().zip(classes)
+        {
+            mine.skbs = with(mine.skbs, *skbs);
+            mine.skb_bytes = with(mine.skb_bytes, *skb_bytes);
+            mine.extra_packets = with(mine.extra_packets, *extra_packets);
+            mine.extra_bytes = with(mine.extra_bytes, *extra_bytes);
+        }
+        let rest = sizes.iter().chain(tcp_flags);
+        for (mine, other) in mine.sizes.iter_mut().chain(&mut mine.tcp_flags).zip(rest) {
+            *mine = with(*mine, *other);
+        }
     }
-    let rest = sizes.iter().chain(tcp_flags);
-    for (mine, other) in total.sizes.iter_mut().chain(&mut total.tcp_flags).zip(rest) {
-        *mine = mine.saturating_add(*other);
-    }
+    combined
 }
 
 fn direction(counters: &DirectionCounters) -> DirectionCounts {
@@ -339,6 +363,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_given_away_is_not_counted_again() {
+        let given = counters();
+        let mut now = counters();
+        now.ingress.classes[0].skbs += 5;
+        now.egress.tcp_flags[3] += 1;
+        let left = plus(&now, &minus(&Counters::default(), &given));
+        let mut expected = Counters::default();
+        expected.ingress.classes[0].skbs = 5;
+        expected.egress.tcp_flags[3] = 1;
+        assert_eq!(left, expected);
+    }
+
+    #[test]
     fn records_give_back_what_they_were_made_of() {
         let total = counts(&counters(), Side::HostEnd { ifindex: 3 });
         let record = TotalRecord::new("blue", &total);
@@ -347,6 +384,8 @@ mod tests {
             (Source::Interface(1 << 40), Account::Netns(Cookie(7))),
             (Source::Netns(Cookie(7)), Account::Gone),
             (Source::OldInterface(3, 8), Account::Netns(Cookie(9))),
+            (Source::Netns(Cookie(7)), Account::Other),
+            (Source::Part(3), Account::Other),
             (Source::OldTotal(3, Account::Gone), Account::Gone),
             (Source::OldTotal(3, Account::Netns(Cookie(5))), Account::Netns(Cookie(5))),
         ] {

@@ -2,6 +2,7 @@
 //! died meanwhile is moved to its namespace.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{PoisonError, RwLock},
 };
@@ -49,7 +50,8 @@ pub(super) fn open(
     }
     let table = RwLock::new(table);
     let (links, owns) = (Default::default(), Default::default());
-    let mut writer = Writer { loader, shared, outer, store, pin_dir, pins, links, owns, enter, mode };
+    let summed = BTreeSet::new();
+    let mut writer = Writer { loader, shared, outer, store, pin_dir, pins, links, owns, enter, mode, summed };
     carry::other_layouts(&mut writer, &table)?;
     adopt_all(&mut writer, &table)?;
     Ok((writer, table.into_inner().unwrap_or_else(PoisonError::into_inner), logger))
@@ -110,7 +112,7 @@ fn remembered(store: &Store, pins: Option<&Pins>) -> Result<Table, ProbeError> {
     }
     for (id, record) in store.slots()? {
         let own = (id >= FIRST_OWN).then(|| Own::Pinned(pins.own(id)));
-        table.slots.insert(id, Slot { target: record.target(), record, own });
+        table.slots.insert(id, Slot { target: record.target(), record, own, serial: table::serial() });
     }
     Ok(table)
 }

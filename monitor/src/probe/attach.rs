@@ -51,6 +51,7 @@ impl Writer {
         }
         let (own, mut pair) = self.make_counters(table, id, target)?;
         let mut slot = Slot::new(target, self.mode, own);
+        slot.record.summed = self.summed.contains(&target.cookie).into();
         let programs = pair.as_ref().unwrap_or(&self.shared);
         (slot.record.programs, slot.record.tags) = (programs.ids, programs.tags);
         self.store.write_slot(id, &slot.record)?;

@@ -133,7 +133,9 @@ fn totals(old: &Old) -> Result<Vec<(Account, String, crate::sample::Counts)>, Pr
     let namespaces = ledger.namespaces.into_iter();
     let namespaces =
         namespaces.map(|(cookie, retired)| (Account::Netns(cookie), retired.netns, retired.counts));
-    Ok(namespaces.chain([(Account::Gone, String::new(), ledger.gone)]).collect())
+    Ok(namespaces
+        .chain([(Account::Gone, String::new(), ledger.gone), (Account::Other, String::new(), ledger.other)])
+        .collect())
 }
 
 /// From here on the packets of a slot are counted in this layout.
@@ -164,6 +166,7 @@ fn take_links(
         pair = made;
         let mut slot = Slot::new(&target, from.mode(), own);
         slot.record.qdisc = from.qdisc;
+        slot.record.summed = from.summed;
         let record = slot.record;
         writer.store.write_slot(id, &record)?;
         write_lock(table).slots.insert(id, slot);
@@ -197,7 +200,7 @@ fn take_counts(
         let mut table = write_lock(table);
         let counts = abi::counts(&counters, target.side);
         let source = Source::OldInterface(old.layout, id);
-        let fold = table.ledger.fold(source, Account::Netns(target.cookie), &target.netns, &counts);
+        let fold = table.ledger.fold(source, from.account(), &target.netns, &counts);
         commit(&mut writer.store, &fold)?;
         table.ledger.apply(&fold);
         return Ok(());

@@ -16,6 +16,7 @@ pub mod object;
 mod pins;
 mod retire;
 mod store;
+mod summed;
 mod sys;
 mod table;
 mod target;
@@ -104,6 +105,8 @@ pub struct Readings {
     pub retired: Vec<(Cookie, Retired)>,
     /// What the dead namespaces counted.
     pub gone: Counts,
+    /// What was counted of namespaces that are, or once were, summed with others; beside the interfaces that are now.
+    pub other: Counts,
 }
 
 /// The counts of one interface.
@@ -115,6 +118,10 @@ pub struct Reading {
     pub mode: AttachMode,
     /// Its counts, or why they could not be read.
     pub counts: Result<Counts, ProbeError>,
+    /// Whether its namespace is summed with others.
+    pub summed: bool,
+    /// The same for as long as these counts go on; where they begin anew, another.
+    pub serial: u64,
 }
 
 /// The programs, what they are attached to, and their counters.
@@ -236,6 +243,22 @@ impl Probes {
         found.is_some_and(|(id, record)| {
             writer.counting(id, target, &record).is_ok_and(|hooks| hooks == [true, true])
         })
+    }
+
+    /// From now on the counts of the namespaces in `summed` belong to the sum of others, and stay there. Those in `own` that were
+    /// summed go on from 0 by themselves. No counter falls, also when the agent is killed on the way.
+    ///
+    /// # Errors
+    /// What the kernel refused; calling again goes on where it stopped.
+    pub fn sum(&self, summed: &BTreeSet<Cookie>, own: &BTreeSet<Cookie>) -> Result<(), ProbeError> {
+        self.writer().sum(&self.table, summed, own)
+    }
+
+    /// Namespaces with an interface that is counted and not summed.
+    pub fn own(&self) -> BTreeSet<Cookie> {
+        let table = self.table();
+        let own = table.slots.values().filter(|slot| slot.record.summed == 0);
+        own.map(|slot| slot.target.cookie).collect()
     }
 
     /// Moves the totals of namespaces that are not in `live` and have no interface left to the host's.

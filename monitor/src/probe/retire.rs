@@ -32,7 +32,7 @@ impl Writer {
         {
             let mut table = write_lock(table);
             let counts = table.counts(id)?;
-            let account = Account::Netns(target.cookie);
+            let account = table.slots.get(&id).map_or(record.account(), |slot| slot.record.account());
             let fold = table.ledger.fold(Source::Interface(id), account, &target.netns, &counts);
             commit(&mut self.store, &fold)?;
             table.ledger.apply(&fold);
@@ -51,7 +51,7 @@ impl Writer {
         let counted: BTreeSet<_> = table.slots.values().map(|slot| slot.target.cookie).collect();
         let dead: Vec<_> = table.ledger.namespaces.keys().copied().collect();
         for cookie in dead.into_iter().filter(|cookie| !live.contains(cookie) && !counted.contains(cookie)) {
-            let Some(fold) = table.ledger.fold_netns(cookie) else { continue };
+            let Some(fold) = table.ledger.fold_netns(cookie, Account::Gone) else { continue };
             commit(&mut self.store, &fold)?;
             table.ledger.apply(&fold);
         }

@@ -8,7 +8,7 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError},
 };
 
-use crate::ledger::{Fold, Ledger, Retired, Source, Storage, finish};
+use crate::ledger::{Fold, Ledger, Retired, Source, Storage, redo};
 
 use super::{
     ProbeError,
@@ -47,7 +47,7 @@ impl Store {
     pub(super) fn redo(&mut self) -> Result<(), ProbeError> {
         match self.journal.get(&ENTRY, 0) {
             Ok(Wire(record)) => match record.fold() {
-                Some(fold) => finish(self, &fold),
+                Some(fold) => redo(self, &fold),
                 None => Err(ProbeError::failed(
                     "read",
                     JOURNAL,
@@ -77,6 +77,7 @@ impl Store {
                     ledger.namespaces.insert(cookie, retired);
                 }
                 crate::ledger::Account::Gone => ledger.gone = record.counts(),
+                crate::ledger::Account::Other => ledger.other = record.counts(),
             }
         }
         Ok(ledger)
@@ -112,6 +113,8 @@ impl Storage for Store {
         let old = |layout| self.pin_dir.as_deref().map(|pin_dir| Pins::of(pin_dir, layout));
         match source {
             Source::Interface(slot) => self.remove_slot(slot),
+            // The slot's record was written already.
+            Source::Part(_) => Ok(()),
             Source::Netns(cookie) => remove(&mut self.totals, TOTALS, cookie.0),
             Source::OldInterface(layout, slot) => match old(layout).filter(Pins::in_use) {
                 Some(pins) => {
@@ -127,6 +130,14 @@ impl Storage for Store {
                 ),
                 None => Ok(()),
             },
+        }
+    }
+
+    fn is_given(&self, slot: u64) -> Result<bool, ProbeError> {
+        match self.slots.get(&slot, 0) {
+            Ok(Wire(record)) => Ok(record.summed == 0),
+            Err(MapError::KeyNotFound) => Ok(true),
+            Err(error) => Err(ProbeError::new("read", SLOTS, &error)),
         }
     }
 

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aya::{
@@ -42,6 +45,14 @@ pub(super) struct Slot {
     pub(super) record: SlotRecord,
     /// Its own map; none where it counts into a chunk.
     pub(super) own: Option<Own>,
+    /// Of this beginning of its counts.
+    pub(super) serial: u64,
+}
+
+/// A number that no beginning had before.
+pub(super) fn serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A map of one interface.
@@ -76,7 +87,7 @@ pub(super) fn shared_slot(target: &Target) -> Option<u64> {
 
 impl Slot {
     pub(super) fn new(target: &Target, mode: AttachMode, own: Option<Own>) -> Self {
-        Self { target: target.clone(), record: SlotRecord::new(target, mode), own }
+        Self { target: target.clone(), record: SlotRecord::new(target, mode), own, serial: serial() }
     }
 }
 
@@ -129,11 +140,14 @@ impl Table {
             target: slot.target.clone(),
             mode: slot.record.mode(),
             counts: self.counts(*id),
+            summed: slot.record.summed == 1,
+            serial: slot.serial,
         });
         Readings {
             interfaces: interfaces.collect(),
             retired: self.ledger.namespaces.iter().map(|(cookie, total)| (*cookie, total.clone())).collect(),
             gone: self.ledger.gone,
+            other: self.ledger.other,
         }
     }
 

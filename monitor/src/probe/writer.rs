@@ -1,11 +1,15 @@
 //! Everything that changes what is counted. One at a time: [`super::Probes`] holds the writer behind a lock; the table
 //! that scrapes read is locked only for the moments in which a count moves.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::RwLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::RwLock,
+};
 
 use aya::{maps::Map, programs::tc::SchedClassifierLink};
 
-use crate::sample::AttachMode;
+use crate::{sample::AttachMode, topology::names::Cookie};
 
 use super::{
     Enter, Hook, ProbeError, Side, Target,
@@ -32,6 +36,8 @@ pub(super) struct Writer {
     pub(super) owns: BTreeMap<u64, Pair>,
     pub(super) enter: Enter,
     pub(super) mode: AttachMode,
+    /// Namespaces whose new interfaces are summed with others from the start.
+    pub(super) summed: BTreeSet<Cookie>,
 }
 
 impl Writer {

@@ -12,13 +12,13 @@ use super::{
 };
 use crate::{
     netns::{
-        self, NetnsError,
+        self, NetnsError, Way,
         sysctl::{self, SysctlError},
     },
     topology::{
         ObservedNetns,
         adopt::{Adopt, Before},
-        figures::Figures,
+        figures::{Figures, Parts},
         names::{Cookie, NsName, SysctlKey},
     },
 };
@@ -69,10 +69,35 @@ impl Kernel {
         mut sysctls: Vec<SysctlKey>,
         runtime: &Runtime,
     ) -> anyhow::Result<Looked> {
+        let mut observed =
+            self.wiring(runtime).with_context(|| format!("cannot look into namespace {name}"))?;
+        let cookie = observed.cookie;
+        observed.before = self.records.befores.of(name, cookie);
+        let changed = observed.before.iter().flat_map(|before| before.sysctls.keys().cloned());
+        sysctls.extend(changed);
+        observed.owned = self.records.owns(name, cookie);
+        observed.table =
+            if observed.owned || observed.before.is_some() { self.table_inside()? } else { None };
+        // One that cannot be read is not what is wanted: writing it says why.
+        observed.sysctls =
+            sysctls.into_iter().filter_map(|key| Some((key.clone(), sysctl::read(&key).ok()?))).collect();
+        Ok((observed, (self.figures != Parts::NONE).then(|| figures(self.figures))))
+    }
+
+    /// What a namespace is like that is none of ours, by a way into it: links, addresses, routes.
+    ///
+    /// # Errors
+    /// It cannot be entered any more, or another one is there by now.
+    pub fn observe_other(&self, way: &Way, cookie: Cookie) -> anyhow::Result<ObservedNetns> {
+        let observed = netns::by_way(way, || self.wiring(&runtime()?))??;
+        anyhow::ensure!(observed.cookie == cookie, "another namespace is at {} by now", way.path().display());
+        Ok(observed)
+    }
+
+    /// The wiring of the calling thread's namespace, whoever's it is.
+    fn wiring(&self, runtime: &Runtime) -> anyhow::Result<ObservedNetns> {
         let netns::Identity { cookie, inode } = netns::own_identity()?;
-        let before = self.records.befores.of(name, cookie);
-        sysctls.extend(before.iter().flat_map(|before| before.sysctls.keys().cloned()));
-        let mut observed = session_on(runtime, async |session| {
+        session_on(runtime, async |session| {
             let links = session.links(&self.tag, self.group).await?;
             let (routes, rules) = (session.routes(&links).await?, session.rules().await?);
             let neighbours = session.neighbours(&links).await?;
@@ -82,7 +107,7 @@ impl Kernel {
                 inode,
                 owned,
                 links,
-                before,
+                before: None,
                 routes,
                 rules,
                 neighbours,
@@ -90,14 +115,7 @@ impl Kernel {
                 table: None,
             })
         })
-        .with_context(|| format!("cannot look into namespace {name}"))?;
-        observed.owned = self.records.owns(name, cookie);
-        observed.table =
-            if observed.owned || observed.before.is_some() { self.table_inside()? } else { None };
-        // One that cannot be read is not what is wanted: writing it says why.
-        observed.sysctls =
-            sysctls.into_iter().filter_map(|key| Some((key.clone(), sysctl::read(&key).ok()?))).collect();
-        Ok((observed, self.reads_figures().then(figures)))
+        .map_err(Into::into)
     }
 
     pub(super) fn adopt(&self, name: &NsName, how: Adopt) -> anyhow::Result<()> {

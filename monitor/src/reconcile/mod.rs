@@ -22,10 +22,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -43,6 +40,7 @@ use crate::{
     netns::{self, NetnsError, Records},
     topology::{
         Observed, Topology,
+        figures::Parts,
         inner::MacvlanMode,
         names::{Cookie, IfName, LinkId, MacAddr, NsName, Place, SysctlKey, stable_hash},
         step::{NewEnd, Step},
@@ -64,9 +62,9 @@ pub struct Kernel {
     table: String,
     before: Before,
     leases: Leases,
+    figures: Parts,
     /// Open while a plan is performed.
     pool: Mutex<Option<Pool>>,
-    figures: AtomicBool,
 }
 
 /// While this lives, connections stay open from one step to the next.
@@ -91,18 +89,15 @@ impl Kernel {
             table: nft::table_name(run_dir),
             before: Before::new(run_dir),
             leases: Leases::new(run_dir),
+            figures: Parts::NONE,
             pool: Mutex::new(None),
-            figures: AtomicBool::new(false),
         }
     }
 
-    /// From now on the kernel's figures of each namespace are observed, too: who only wires needs none.
-    pub fn read_figures(&self) {
-        self.figures.store(true, Ordering::Relaxed);
-    }
-
-    fn reads_figures(&self) -> bool {
-        self.figures.load(Ordering::Relaxed)
+    /// Reads only these figures.
+    #[must_use]
+    pub fn with_figures(self, figures: Parts) -> Self {
+        Self { figures, ..self }
     }
 
     /// Keeps connections open until what it returns is dropped: for a plan of many steps.
@@ -181,7 +176,8 @@ impl Kernel {
         let (host, host_routes) = self.at(&Place::Host, look)?;
         let outside = self.outside(&host)?;
         let leases = self.leases.all();
-        let figures = self.reads_figures().then(|| (None, figures())).into_iter().collect();
+        let figures =
+            (self.figures != Parts::NONE).then(|| (None, figures(self.figures))).into_iter().collect();
         let mut observed = Observed { host, host_routes, outside, leases, figures, ..Observed::default() };
         let mut names: BTreeSet<NsName> = wanted.keys().cloned().collect();
         names.extend(self.records.names()?);

@@ -8,7 +8,8 @@ use crate::topology::figures::Figures;
 
 /// The label of the host's own namespace. No name of a namespace starts with `~`.
 pub const HOST: &str = "~host";
-/// The label of namespaces that are not watched, and of packets that belong to none.
+/// The label of namespaces without series of their own: beyond the ceiling, or (of drops) not watched; and of packets that
+/// belong to none.
 pub const OTHER: &str = "~other";
 /// The label of namespaces that are gone.
 pub const GONE: &str = "~gone";

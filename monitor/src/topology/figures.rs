@@ -69,6 +69,22 @@ pub fn has_tcp(four: &str, six: &str) -> bool {
     !idle || (!six.is_empty() && number(six, "TCP6:", "inuse") != Some(0))
 }
 
+/// Which figures are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Those of the network stack: [`Figures::overflows`] to [`Figures::no_route`], and connections.
+    pub netstat: bool,
+    /// [`Figures::conntrack`].
+    pub conntrack: bool,
+}
+
+impl Parts {
+    /// All.
+    pub const ALL: Self = Self { netstat: true, conntrack: true };
+    /// None: who only wires needs none.
+    pub const NONE: Self = Self { netstat: false, conntrack: false };
+}
+
 /// Connection tracking of one namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Conntrack {
@@ -84,7 +100,7 @@ pub struct Conntrack {
     pub insert_failures: Option<u64>,
 }
 
-/// The files below `/proc/thread-self/net` that [`Figures::parse`] reads, in its order.
+/// The files below `/proc/thread-self/net` that [`Figures::parse`] reads, in its order; the last is connection tracking's.
 pub const FILES: [&str; 4] = ["snmp", "netstat", "snmp6", "stat/nf_conntrack"];
 
 /// Queues of sockets: our word, and the kernel's counters that are summed for it.

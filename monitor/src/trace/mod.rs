@@ -66,5 +66,22 @@ pub fn look_at_tcp(pin_dir: &Path) -> Result<Option<TcpReadings>, ProbeError> {
 /// # Errors
 /// The kernel refused.
 pub fn remove(pin_dir: &Path) -> Result<(), ProbeError> {
-    pins::remove_all(pin_dir)
+    remove_drops(pin_dir)?;
+    remove_tcp(pin_dir)
+}
+
+/// The same of drops alone.
+///
+/// # Errors
+/// The kernel refused.
+pub fn remove_drops(pin_dir: &Path) -> Result<(), ProbeError> {
+    pins::remove(&pins::DROPS, pin_dir)
+}
+
+/// The same of TCP alone.
+///
+/// # Errors
+/// The kernel refused.
+pub fn remove_tcp(pin_dir: &Path) -> Result<(), ProbeError> {
+    pins::remove(&pins::TCP, pin_dir)
 }

@@ -199,11 +199,8 @@ impl Pins {
 }
 
 /// See [`super::remove`].
-pub(super) fn remove_all(pin_dir: &Path) -> Result<(), ProbeError> {
-    for layout in [&DROPS, &TCP] {
-        roots(layout, pin_dir)?.into_iter().try_for_each(|root| Pins { root, layout }.wipe())?;
-    }
-    Ok(())
+pub(super) fn remove(layout: &'static Layout, pin_dir: &Path) -> Result<(), ProbeError> {
+    roots(layout, pin_dir)?.into_iter().try_for_each(|root| Pins { root, layout }.wipe())
 }
 
 /// The directories of all versions of a layout.

@@ -139,7 +139,8 @@ impl Engine {
 }
 
 /// Whether nothing is counted, and nothing ever was.
-fn is_zero(Readings { interfaces, retired, gone }: &Readings) -> bool {
+fn is_zero(Readings { interfaces, retired, gone, other }: &Readings) -> bool {
     let nothing = Counts::default();
-    interfaces.is_empty() && *gone == nothing && retired.iter().all(|(_, retired)| retired.counts == nothing)
+    let totals = [gone, other].into_iter().all(|total| *total == nothing);
+    interfaces.is_empty() && totals && retired.iter().all(|(_, retired)| retired.counts == nothing)
 }

@@ -14,7 +14,7 @@ use crate::{
         assemble::assemble,
         lost::lost,
         runs::{Network, Runs},
-        watch::Watcher,
+        watch::{Filed, Watcher},
     },
     discover::ear::Heard,
     netns,
@@ -84,12 +84,14 @@ impl Look {
     pub fn view(&self) -> Result<View, Failure> {
         let names = netns::list(&self.host.netns_dir).map_err(anyhow::Error::from)?;
         let wanted = names.into_iter().map(|(name, _)| name).collect();
-        let observed = self.kernel.observe(&wanted)?;
-        let readings = match pins(&self.host) {
+        let mut observed = self.kernel.observe(&wanted)?;
+        let mut readings = match pins(&self.host) {
             Some(dir) => probe::look(&dir).map_err(anyhow::Error::from)?,
             None => Readings::default(),
         };
-        let mut watcher = Watcher::new(self.host.scope(), self.host.engines.clone(), false)?;
+        // Who looks at one is shown what it counts, also where the agent sums it with others.
+        readings.interfaces.iter_mut().for_each(|reading| reading.summed = false);
+        let mut watcher = Watcher::new(&self.host, false)?;
         let targets: Vec<_> = readings.interfaces.iter().map(|reading| reading.target.clone()).collect();
         let before = |cookie| {
             let is_it = |target: &&probe::Target| target.cookie == cookie;
@@ -101,6 +103,15 @@ impl Look {
             watched = watcher.look(&Heard::default(), false, &before)?;
         }
         watched.mark_owned(|name, cookie| self.kernel.owns(name, cookie));
+        // Without the file that an agent has: what it names is chosen like the rest.
+        watched.choose(&self.host.choice, &Filed::default());
+        let left_out = |cookie| watched.left_out.contains(&cookie) || watched.undecided.contains(&cookie);
+        observed.namespaces.retain(|_, netns| !left_out(netns.cookie));
+        let shown =
+            |name: &Option<NsName>| name.as_ref().is_none_or(|name| observed.namespaces.contains_key(name));
+        observed.figures.retain(|name, _| shown(name));
+        readings.interfaces.retain(|reading| !left_out(reading.target.cookie));
+        readings.retired.retain(|(cookie, _)| !left_out(*cookie));
         let mut sample = assemble(&observed, &watched, readings, AgentSample::default());
         sample.lost = lost(&sample.namespaces, &observed, &watched, None, None);
         Ok(View { observed, watched, sample })
@@ -128,7 +139,7 @@ impl Look {
             Some(dir) => probe::look(&dir)?,
             None => Readings::default(),
         };
-        let named = readings.interfaces.into_iter().filter_map(|Reading { target, mode: _, counts }| {
+        let named = readings.interfaces.into_iter().filter_map(|Reading { target, counts, .. }| {
             let (name, _) = observed
                 .namespaces
                 .iter()
@@ -152,8 +163,6 @@ impl Look {
     fn attached(&self) -> Vec<Attached> {
         let readings = pins(&self.host).and_then(|dir| probe::look(&dir).ok()).unwrap_or_default();
         let interfaces = readings.interfaces.into_iter();
-        interfaces
-            .map(|Reading { target, mode, counts: _ }| Attached { target, mode, complete: true })
-            .collect()
+        interfaces.map(|Reading { target, mode, .. }| Attached { target, mode, complete: true }).collect()
     }
 }

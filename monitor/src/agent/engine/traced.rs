@@ -24,14 +24,15 @@ impl Engine {
         }
         let btf = Btf::running();
         self.drops.get_or_init(|| match self.open_drops(&btf) {
-            Ok(drops) => Some(drops),
+            Ok(drops) => drops,
             Err(error) => {
                 warn!("drops are not counted: {error:#}");
                 None
             }
         });
         self.tcp.get_or_init(|| match self.open_tcp(&btf) {
-            Ok(tcp) => {
+            Ok(None) => None,
+            Ok(Some(tcp)) => {
                 if !tcp.missing().is_empty() {
                     let missing = tcp.missing().join(", ");
                     warn!("of TCP is not counted what this kernel has no tracepoint for: {missing}");
@@ -45,14 +46,24 @@ impl Engine {
         });
     }
 
-    fn open_tcp(&self, btf: &Result<Btf, Missing>) -> anyhow::Result<Tcp> {
+    fn open_tcp(&self, btf: &Result<Btf, Missing>) -> anyhow::Result<Option<Tcp>> {
+        if !self.host.tcp {
+            // What an earlier life pinned would go on counting.
+            self.pin_dir.as_deref().map_or(Ok(()), trace::remove_tcp)?;
+            return Ok(None);
+        }
         let netns::Identity { cookie, inode } = netns::own_identity()?;
-        Ok(Tcp::open(btf.as_ref().map_err(Clone::clone)?, self.pin_dir.as_deref(), (cookie, inode))?)
+        Ok(Some(Tcp::open(btf.as_ref().map_err(Clone::clone)?, self.pin_dir.as_deref(), (cookie, inode))?))
     }
 
-    fn open_drops(&self, btf: &Result<Btf, Missing>) -> anyhow::Result<Drops> {
+    fn open_drops(&self, btf: &Result<Btf, Missing>) -> anyhow::Result<Option<Drops>> {
+        if !self.host.drops {
+            // As with TCP, at each packet that is dropped.
+            self.pin_dir.as_deref().map_or(Ok(()), trace::remove_drops)?;
+            return Ok(None);
+        }
         let netns::Identity { cookie, inode } = netns::own_identity()?;
-        Ok(Drops::open(btf.as_ref().map_err(Clone::clone)?, self.pin_dir.as_deref(), (cookie, inode))?)
+        Ok(Some(Drops::open(btf.as_ref().map_err(Clone::clone)?, self.pin_dir.as_deref(), (cookie, inode))?))
     }
 
     /// Watches every namespace that was seen; those of interfaces that are counted stay watched, also when nothing shows them.
@@ -66,7 +77,9 @@ impl Engine {
         let mut seen: BTreeMap<Cookie, u64> =
             self.named.lock().unwrap_or_else(PoisonError::into_inner).clone();
         seen.extend(watched.namespaces.iter().map(|netns| (netns.cookie, netns.inode)));
-        let counted = counted.collect();
+        // Those that are summed are not told apart by the programs either.
+        seen.retain(|cookie, _| !watched.cut.contains(cookie));
+        let counted = counted.filter(|cookie| !watched.cut.contains(cookie)).collect();
         // Each on its own: what one cannot do must not keep the other from it.
         let drops = drops.map_or(Ok(()), |drops| drops.watch(&seen, &counted));
         let tcp = tcp.map_or(Ok(()), |tcp| tcp.watch(&seen, &counted));

@@ -14,11 +14,14 @@ use tracing::{debug, info, warn};
 
 use super::Engine;
 use crate::{
-    agent::watch::{Watched, Watcher},
+    agent::watch::{Drift, Filed, Watched, Watcher},
     discover::ear::Heard,
     netns::{self, Way},
     probe::{Enter, ProbeError, Probes, Side, Target},
-    topology::names::{Cookie, NsName},
+    topology::{
+        Topology,
+        names::{Cookie, NsName},
+    },
 };
 
 /// How many interfaces are attached to before a pass may come in between: each takes two grace periods of the kernel.
@@ -31,6 +34,10 @@ pub(super) struct Watching {
     pub(super) watched: ArcSwap<Watched>,
     /// The way into each namespace, for who attaches inside.
     pub(super) ways: Ways,
+    /// What the kernel counts and we do not.
+    drift: Mutex<Drift>,
+    /// What the file names.
+    filed: ArcSwap<Filed>,
     /// Attachments that failed: said once, tried again at each full look.
     refused: Mutex<BTreeMap<String, (u8, String)>>,
 }
@@ -48,7 +55,14 @@ pub struct Look {
 
 impl Watching {
     pub(super) fn new(ways: Ways) -> Self {
-        Self { watcher: Mutex::default(), watched: ArcSwap::default(), ways, refused: Mutex::default() }
+        Self {
+            watcher: Mutex::default(),
+            watched: ArcSwap::default(),
+            ways,
+            drift: Mutex::default(),
+            filed: ArcSwap::default(),
+            refused: Mutex::default(),
+        }
     }
 }
 
@@ -58,8 +72,7 @@ impl Engine {
     /// # Errors
     /// The kernel gives no socket, or no cookies.
     pub fn begin_watch(&self) -> anyhow::Result<()> {
-        self.kernel.read_figures();
-        let watcher = Watcher::new(self.host.scope(), self.host.engines.clone(), true)?;
+        let watcher = Watcher::new(&self.host, true)?;
         *self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
         Ok(())
     }
@@ -86,10 +99,29 @@ impl Engine {
         let counted = self.probes.as_ref().map(Probes::targets).unwrap_or_default();
         let before =
             |cookie| counted.iter().find(|target| target.cookie == cookie).map(|target| target.netns.clone());
+        let compare = || {
+            let probes = self.probes.as_ref().filter(|_| full && self.host.drift);
+            probes.map(|probes| probes.read().interfaces).unwrap_or_default()
+        };
+        let earlier = compare();
         let mut watched = watcher.look(heard, full, &before)?;
+        let mut drift = self.watching.drift.lock().unwrap_or_else(PoisonError::into_inner);
+        drift.note(&mut watched, &earlier, &compare());
+        drop(drift);
         watched.mark_owned(|name, cookie| self.kernel.owns(name, cookie));
         let ways = watched.namespaces.iter().filter_map(|netns| Some((netns.cookie, netns.way.clone()?)));
         *self.watching.ways.write().unwrap_or_else(PoisonError::into_inner) = ways.collect();
+        let filed = self.watching.filed.load();
+        watched.choose(&self.host.choice, &filed);
+        let mut shown = self.watched().shown();
+        shown.extend(self.probes.iter().flat_map(Probes::own));
+        watched.cut(self.host.max_namespaces, &filed, &shown);
+        // Before anything says that they are cut: what is in neither group would be missing from a scrape.
+        if let Some(probes) = &self.probes
+            && let Err(error) = probes.sum(&watched.cut, &watched.shown())
+        {
+            warn!("{error}");
+        }
         let watched = Arc::new(watched);
         self.watching.watched.store(Arc::clone(&watched));
         match &self.probes {
@@ -171,9 +203,12 @@ impl Engine {
             }
         }
         self.tell_refused(refused, look.more);
-        let alive: BTreeSet<Cookie> = watched.namespaces.iter().map(|netns| netns.cookie).collect();
-        // Not there any more: gone, moved away, or its namespace is.
-        for target in counted.iter().filter(|target| !want.contains(&key(target))) {
+        let alive = watched.namespaces.iter().map(|netns| netns.cookie);
+        let alive: BTreeSet<Cookie> = alive.chain(watched.left_out.iter().copied()).collect();
+        // Not there any more: gone, moved away, or its namespace is; or it is not to be watched.
+        let is_over =
+            |target: &&Target| !want.contains(&key(target)) && !watched.undecided.contains(&target.cookie);
+        for target in counted.iter().filter(is_over) {
             let moved = alive.contains(&target.cookie);
             if (moved || !probes.is_complete(target))
                 && let Err(error) = probes.detach(target)
@@ -227,7 +262,16 @@ impl Engine {
     /// Namespaces whose totals stay their own: those that were seen.
     pub(super) fn live(&self, watched: &Watched) -> BTreeSet<Cookie> {
         let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.namespaces.iter().map(|netns| netns.cookie).chain(named.keys().copied()).collect()
+        let undecided = watched.undecided.iter().copied();
+        let seen = watched.namespaces.iter().map(|netns| netns.cookie).chain(undecided);
+        seen.chain(named.keys().copied()).collect()
+    }
+
+    /// Notes what a file names: it is watched whatever is chosen, from the first look on.
+    pub fn note_filed(&self, topology: &Topology) {
+        let mut topology = topology.clone();
+        self.runs().alive().iter().for_each(|run| run.add_to(&mut topology));
+        self.watching.filed.store(Arc::new(Filed::new(&topology)));
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) type Wire = (Option<Side>, Option<(Option<Cookie>, String)>);
 /// Every link of the host and of its namespaces.
 pub(super) struct Ends<'a> {
     host: BTreeMap<u32, &'a Link>,
+    /// Whether loopback is counted too.
+    lo: bool,
     places: Vec<Place<'a>>,
     by_cookie: BTreeMap<Cookie, usize>,
     /// Ends of veth pairs by their own index and the other's.
@@ -28,7 +30,7 @@ pub(super) struct Ends<'a> {
 }
 
 impl<'a> Ends<'a> {
-    pub(super) fn new(host: &'a [Link], places: Vec<Place<'a>>) -> Self {
+    pub(super) fn new(host: &'a [Link], places: Vec<Place<'a>>, lo: bool) -> Self {
         let mut pairs: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for place in &places {
             for link in place.links.iter().filter(|link| link.kind == "veth") {
@@ -38,7 +40,7 @@ impl<'a> Ends<'a> {
             }
         }
         let by_cookie = places.iter().enumerate().map(|(at, place)| (place.cookie, at)).collect();
-        Self { host: host.iter().map(|link| (link.ifindex, link)).collect(), places, by_cookie, pairs }
+        Self { host: host.iter().map(|link| (link.ifindex, link)).collect(), lo, places, by_cookie, pairs }
     }
 
     /// Namespaces to ask by which number they know which others: more than one link could be the other end.
@@ -56,11 +58,11 @@ impl<'a> Ends<'a> {
         doubts
     }
 
-    /// Every link but loopback, by namespace and index. `numbers` has the answers for [`Ends::doubts`].
+    /// Every link (loopback where it is counted), by namespace and index. `numbers` has the answers for [`Ends::doubts`].
     pub(super) fn wires(&self, numbers: &BTreeMap<(Cookie, Cookie), i32>) -> BTreeMap<(Cookie, u32), Wire> {
         let mut wires = BTreeMap::new();
         for place in &self.places {
-            for link in place.links.iter().filter(|link| link.kind != "loopback") {
+            for link in place.links.iter().filter(|link| self.lo || link.kind != "loopback") {
                 let inside = Side::Inside { ifindex: link.ifindex };
                 let wire = match self.host_end(place, link) {
                     Some(end) => (Side::HostEnd { ifindex: end.ifindex }, Some((None, end.name.clone()))),
@@ -146,6 +148,7 @@ mod tests {
             peer_nsid: (nsid >= 0).then_some(nsid),
             controller: None,
             stats: LinkStats::default(),
+            xdp: false,
         }
     }
 
@@ -158,7 +161,7 @@ mod tests {
         // Two containers whose eth0 has one index, and a pair between them with the numbers of another.
         let host = [veth("a-eth0", 5, 2, 0), veth("b-eth0", 6, 2, 1)];
         let (a, b) = ([veth("eth0", 2, 5, 0)], [veth("eth0", 2, 6, 0), veth("x", 5, 2, 3)]);
-        let ends = Ends::new(&host, vec![place(10, 0, &a), place(11, 1, &b)]);
+        let ends = Ends::new(&host, vec![place(10, 0, &a), place(11, 1, &b)], false);
         let wires = ends.wires(&BTreeMap::new());
         let side = |cookie, ifindex| wires[&(Cookie(cookie), ifindex)].0;
         assert_eq!(side(10, 2), Some(Side::HostEnd { ifindex: 5 }));
@@ -173,13 +176,13 @@ mod tests {
         let (a, b) = ([veth("to-b", 2, 3, 0)], [veth("to-a", 3, 2, 0)]);
         let (c, d) = ([veth("to-d", 2, 3, 0)], [veth("to-c", 3, 2, 4)]);
         let places = || vec![place(1, 0, &a), place(2, 1, &b), place(3, 2, &c), place(4, 3, &d)];
-        let one = Ends::new(&[], places().into_iter().take(2).collect());
+        let one = Ends::new(&[], places().into_iter().take(2).collect(), false);
         assert!(one.doubts().is_empty());
         assert_eq!(
             one.wires(&BTreeMap::new())[&(Cookie(1), 2)].1,
             Some((Some(Cookie(2)), "to-a".to_owned()))
         );
-        let ends = Ends::new(&[], places());
+        let ends = Ends::new(&[], places(), false);
         assert_eq!(ends.doubts()[&Cookie(1)], BTreeSet::from([Cookie(2), Cookie(4)]));
         assert_eq!(ends.wires(&BTreeMap::new())[&(Cookie(1), 2)].1, None, "neither is named");
         let numbers = BTreeMap::from([((Cookie(4), Cookie(1)), 7), ((Cookie(4), Cookie(3)), 4)]);
@@ -189,7 +192,7 @@ mod tests {
     #[test]
     fn both_ends_in_one_namespace_are_each_others_peer() {
         let both = [veth("x", 2, 3, -1), veth("y", 3, 2, -1)];
-        let ends = Ends::new(&[], vec![place(1, 0, &both)]);
+        let ends = Ends::new(&[], vec![place(1, 0, &both)], false);
         let wires = ends.wires(&BTreeMap::new());
         assert_eq!(wires[&(Cookie(1), 2)].1, Some((Some(Cookie(1)), "y".to_owned())));
         assert_eq!(wires[&(Cookie(1), 3)].0, Some(Side::Inside { ifindex: 3 }));
