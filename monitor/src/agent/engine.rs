@@ -2,14 +2,15 @@
 
 mod gc;
 mod look;
+mod pins;
 mod talk;
 mod traced;
 mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    path::{Path, PathBuf},
+    fs,
+    path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,6 +20,7 @@ use std::{
 use anyhow::Context as _;
 use tracing::{debug, info, warn};
 
+use self::pins::{is_unused, pin_dir, pins};
 use self::watch::Watching;
 pub use self::{gc::Garbage, watch::Look as Watch};
 use super::{
@@ -266,8 +268,6 @@ impl Engine {
             drop(performer);
             observed = self.observe(topology).map_err(at("observe"))?;
             self.retire(&observed).map_err(at("retire"))?;
-        }
-        if !steps.is_empty() {
             // So that who asks after this pass sees what it made.
             let everything = Heard { woken: true, ..Heard::default() };
             if let Err(error) = self.look_and_count(&everything) {
@@ -557,46 +557,10 @@ fn mark_attached(observed: &mut Observed, attached: &[Attached]) {
     }
 }
 
-/// Whether a bpffs has nothing in it but what the kernel itself puts into each (`maps.debug`, `progs.debug`).
-fn is_unused(path: &Path) -> bool {
-    let own = |entry: io::Result<fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "debug"))
-    };
-    fs::read_dir(path).is_ok_and(|mut entries| entries.all(own))
-}
-
 /// What the eBPF side may log is what our own log lets through: below that it is not even sent.
 fn bpf_log_level() -> log::LevelFilter {
     match tracing::level_filters::LevelFilter::current() {
         level if level >= tracing::level_filters::LevelFilter::DEBUG => log::LevelFilter::Debug,
         _ => log::LevelFilter::Warn,
-    }
-}
-
-/// Where this run directory's pins are, if a bpffs is there.
-fn pins(host: &Host) -> Option<PathBuf> {
-    let dir = host.bpffs.join(host.run_dir.file_name()?);
-    (bpffs::is_bpffs(&host.bpffs) && dir.is_dir()).then_some(dir)
-}
-
-/// Where pins go: below the bpffs, in a folder named as the run directory is. Mounts a bpffs where a folder waits for one,
-/// as systemd, `bpftool` and `tc` do. Absent where there is none: then counts start with the agent.
-fn pin_dir(host: &Host) -> (Option<PathBuf>, bool) {
-    let Some(name) = host.run_dir.file_name() else { return (None, false) };
-    if bpffs::is_bpffs(&host.bpffs) {
-        return (Some(host.bpffs.join(name)), false);
-    }
-    match bpffs::mount(&host.bpffs) {
-        Ok(()) => {
-            info!("mounted a bpffs at {}", host.bpffs.display());
-            (Some(host.bpffs.join(name)), true)
-        }
-        Err(error) => {
-            let path = host.bpffs.display();
-            warn!(
-                "no bpffs at {path} and none could be mounted ({error}): counts start now and end with this process"
-            );
-            (None, false)
-        }
     }
 }
