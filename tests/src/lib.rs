@@ -10,6 +10,7 @@ pub mod killer;
 pub mod ledger;
 pub mod oracle;
 pub mod outside;
+pub mod package;
 pub mod pid_namespace;
 pub mod poll;
 pub mod prometheus;
