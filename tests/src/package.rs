@@ -14,7 +14,6 @@ pub type Listed = (String, String, String);
 ///
 /// # Panics
 /// When it fails, with what it said; and when xtask is not built.
-#[must_use]
 pub fn package(args: &[&str]) -> PathBuf {
     let xtask = binary().with_file_name("xtask");
     assert!(xtask.exists(), "{} is not built: cargo build -p xtask", xtask.display());

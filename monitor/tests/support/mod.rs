@@ -10,6 +10,7 @@ use std::{
 ///
 /// # Panics
 /// Without it: these tests fail, they do not skip.
+#[allow(dead_code, reason = "not every test program asks Prometheus")]
 pub(crate) fn promtool() -> Command {
     let unpacked = || root().join("target/tools/prometheus/usr/bin");
     let dir = std::env::var_os("PROMETHEUS_DIR").map_or_else(unpacked, PathBuf::from);

@@ -83,13 +83,13 @@ fn fill(place: &Place, made: &Made, tree: &Tree, version: &str) -> Result<()> {
     tree.copy(&own.join("copyright"), &format!("{doc}/copyright"), 0o644)?;
     tree.copy(&place.root.join("README.md"), &format!("{doc}/README.md"), 0o644)?;
     let changes = fs::read(place.root.join("CHANGELOG.md")).context("CHANGELOG.md")?;
-    tree.write(&format!("{doc}/changelog.gz"), 0o644, &gzip(&changes)?)?;
+    tree.write(&format!("{doc}/changelog.gz"), 0o644, &gzip(&changes, 9)?)?;
     let entry = format!(
         "{NAME} ({version}) unstable; urgency=medium\n\n  * Version {}; what changed is in changelog.gz.\n\n -- {MAINTAINER}  {}\n",
         made.version,
         date(made.epoch, "--rfc-email")?
     );
-    tree.write(&format!("{doc}/changelog.Debian.gz"), 0o644, &gzip(entry.as_bytes())?)?;
+    tree.write(&format!("{doc}/changelog.Debian.gz"), 0o644, &gzip(entry.as_bytes(), 9)?)?;
     manuals(made, tree)
 }
 
@@ -104,7 +104,7 @@ fn manuals(made: &Made, tree: &Tree) -> Result<()> {
         for entry in fs::read_dir(&folder)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let section = name.rsplit('.').next().unwrap_or_default().to_owned();
-            let page = gzip(&fs::read(entry.path())?)?;
+            let page = gzip(&fs::read(entry.path())?, 9)?;
             tree.write(&format!("usr/share/man/man{section}/{name}.gz"), 0o644, &page)?;
         }
         fs::remove_dir_all(&folder)?;

@@ -73,7 +73,7 @@ pub(super) fn oci(place: &Place, made: &Made, file: &Path) -> Result<()> {
         tree.write(&format!("blobs/sha256/{digest}"), 0o644, content)?;
         Ok::<_, anyhow::Error>((digest, content.len()))
     };
-    let packed = blob(&gzip(&layer)?)?;
+    let packed = blob(&gzip(&layer, 6)?)?;
     let config = blob(config(made, &sha256(&layer)?)?.as_bytes())?;
     let manifest = blob(manifest(&config, &packed).as_bytes())?;
     tree.write("index.json", 0o644, index(&manifest, &made.version).as_bytes())?;

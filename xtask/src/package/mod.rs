@@ -193,8 +193,8 @@ fn output(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The same bytes for the same input, whenever and from wherever.
-fn gzip(input: &[u8]) -> Result<Vec<u8>> {
-    output(Command::new("gzip").args(["-9", "--no-name", "--stdout"]), input)
+fn gzip(input: &[u8], level: u8) -> Result<Vec<u8>> {
+    output(Command::new("gzip").args([&format!("-{level}"), "--no-name", "--stdout"]), input)
 }
 
 /// MB of a file, or of all files in a folder.
@@ -242,8 +242,8 @@ mod tests {
 
     #[test]
     fn what_is_compressed_twice_is_the_same_and_comes_back() {
-        let packed = gzip(b"some text").expect("gzip");
-        assert_eq!(packed, gzip(b"some text").expect("gzip"));
+        let packed = gzip(b"some text", 9).expect("gzip");
+        assert_eq!(packed, gzip(b"some text", 9).expect("gzip"));
         assert_eq!(output(Command::new("gzip").arg("-dc"), &packed).expect("gzip"), b"some text");
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Bundle {
     pub(crate) why: &'static str,
 }
 
-pub(super) const BUNDLES: [Bundle; 2] = [
+pub(super) const BUNDLES: [Bundle; 4] = [
     Bundle {
         name: "prometheus",
         packages: &["prometheus"],
@@ -44,6 +44,18 @@ pub(super) const BUNDLES: [Bundle; 2] = [
         ],
         what: "Docker, Podman and the CNI plugins",
         why: "the tests run real containers",
+    },
+    Bundle {
+        name: "alertmanager",
+        packages: &["prometheus-alertmanager"],
+        what: "the Alertmanager",
+        why: "the tests follow an alert of a fleet to its end",
+    },
+    Bundle {
+        name: "kubernetes",
+        packages: &["kubernetes-client"],
+        what: "kubectl",
+        why: "the tests render the manifests",
     },
 ];
 
