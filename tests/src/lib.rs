@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod engines;
 pub mod exposition;
+pub mod fleet;
 pub mod frames;
 pub mod host;
 pub mod http;
