@@ -14,6 +14,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("datapath", "ns per packet of the real programs beside an empty one and one that only adds"),
     ("wiring", "building and deleting 1,000 namespaces beside bare syscalls, `ip` and the CNI plugins"),
     ("discover", "how soon what others make is found and counted, and what watching costs"),
+    ("fleet", "what a host costs a Prometheus, and what that makes of 1, 100 and 10,000 hosts"),
 ];
 
 /// `cargo xtask bench [NAME [ARGS]]`.
@@ -41,5 +42,6 @@ pub(crate) fn verb(place: &Place, args: &[String]) -> Result<ExitCode> {
     let mut bench =
         place.cargo(&["run", "--release", "--quiet", "--package", "monitor-tests", "--bin", "bench", "--"]);
     bench.args(args).env("NETNS_MONITOR", place.agent("release")).env("ENGINES_DIR", place.engines());
+    bench.env("PROMETHEUS_DIR", place.prometheus());
     Err(bench.exec()).with_context(|| line(&bench))
 }

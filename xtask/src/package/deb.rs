@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,7 +12,6 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use super::{Made, NAME, date, gzip, output, tree::Tree};
 use crate::tools::{Place, ask, quietly};
 
-const MAINTAINER: &str = "the netns-monitor authors <netns-monitor@localhost>";
 /// Files that belong to the administrator once they are installed.
 const CONFFILES: [(&str, &str); 2] = [
     ("deb/netns-monitor.toml", "etc/netns-monitor/netns-monitor.toml"),
@@ -61,6 +60,16 @@ pub(super) fn build(
     Ok(package)
 }
 
+/// Who answers for the package: whom Debian's own tools would name, or nobody who can be reached.
+fn maintainer() -> String {
+    let or = |name: &str, otherwise: &str| env::var(name).unwrap_or_else(|_| otherwise.to_owned());
+    format!(
+        "{} <{}>",
+        or("DEBFULLNAME", "the netns-monitor authors"),
+        or("DEBEMAIL", "netns-monitor@localhost")
+    )
+}
+
 /// Where what belongs to packages alone stands.
 pub(super) fn own(place: &Place) -> PathBuf {
     place.root.join("xtask/package")
@@ -85,8 +94,9 @@ fn fill(place: &Place, made: &Made, tree: &Tree, version: &str) -> Result<()> {
     let changes = fs::read(place.root.join("CHANGELOG.md")).context("CHANGELOG.md")?;
     tree.write(&format!("{doc}/changelog.gz"), 0o644, &gzip(&changes, 9)?)?;
     let entry = format!(
-        "{NAME} ({version}) unstable; urgency=medium\n\n  * Version {}; what changed is in changelog.gz.\n\n -- {MAINTAINER}  {}\n",
+        "{NAME} ({version}) unstable; urgency=medium\n\n  * Version {}; what changed is in changelog.gz.\n\n -- {}  {}\n",
         made.version,
+        maintainer(),
         date(made.epoch, "--rfc-email")?
     );
     tree.write(&format!("{doc}/changelog.Debian.gz"), 0o644, &gzip(entry.as_bytes(), 9)?)?;
@@ -125,7 +135,7 @@ fn debian_version(cargo: &str) -> String {
 
 fn control(version: &str, architecture: &str, depends: &str, installed_kb: u64) -> String {
     format!(
-        "Package: {NAME}\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: {MAINTAINER}\n\
+        "Package: {NAME}\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: {}\n\
          Installed-Size: {installed_kb}\nDepends: {depends}\nRecommends: nftables\nSuggests: prometheus\n\
          Section: net\nPriority: optional\n\
          Description: builds, watches and explains network namespaces\n \
@@ -133,7 +143,8 @@ fn control(version: &str, architecture: &str, depends: &str, installed_kb: u64) 
          with eBPF, to the packet, says why packets are lost, and serves the counts to\n \
          Prometheus. From a file it makes namespaces, veth pairs and bridges, and keeps\n \
          them as the file says.\n .\n \
-         Installing it starts nothing: systemctl enable --now netns-monitor\n"
+         Installing it starts nothing: systemctl enable --now netns-monitor\n",
+        maintainer()
     )
 }
 
