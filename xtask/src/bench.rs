@@ -12,6 +12,7 @@ use crate::{
 
 const BENCHES: &[(&str, &str)] = &[
     ("datapath", "ns per packet of the real programs beside an empty one and one that only adds"),
+    ("traced", "ns per dropped packet and per event of TCP connections"),
     ("wiring", "building and deleting 1,000 namespaces beside bare syscalls, `ip` and the CNI plugins"),
     ("discover", "how soon what others make is found and counted, and what watching costs"),
 ];

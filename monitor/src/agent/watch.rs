@@ -249,10 +249,9 @@ impl Watcher {
     ) -> anyhow::Result<Option<Watched>> {
         self.looks += 1;
         // Whatever fails below is looked at again.
-        let quiet = !std::mem::replace(&mut self.again, true)
-            && !full
-            && heard.is_empty()
-            && !(self.scope.has(Source::Held) && self.pace.held.is_due());
+        let again = std::mem::replace(&mut self.again, true);
+        let search = self.scope.has(Source::Held) && self.pace.held.is_due();
+        let asked = again || full || search || !heard.is_empty();
         if full || heard.mounts {
             self.named = discover::named(&self.scope).context("cannot read the table of mounts")?;
         }
@@ -268,7 +267,7 @@ impl Watcher {
         if full || self.pace.processes.is_due() || (heard.host && strange(self)) {
             changed = self.look_at_processes()?;
         }
-        if quiet && !changed {
+        if !asked && !changed {
             self.again = false;
             return Ok(None);
         }

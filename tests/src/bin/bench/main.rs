@@ -3,6 +3,7 @@
 mod bare;
 mod datapath;
 mod discover;
+mod traced;
 mod wiring;
 
 use std::process::ExitCode;
@@ -15,12 +16,15 @@ fn main() -> Result<ExitCode> {
     match *arguments {
         ["datapath"] => datapath::datapath(9),
         ["datapath", "--rounds", rounds] => datapath::datapath(rounds.parse()?),
+        ["traced"] => traced::traced(),
         ["wiring"] => wiring::wiring(1000),
         ["wiring", "--namespaces", namespaces] => wiring::wiring(namespaces.parse()?),
         ["discover"] => discover::discover(1000),
         ["discover", "--namespaces", namespaces] => discover::discover(namespaces.parse()?),
         _ => {
-            bail!("usage: bench datapath [--rounds N] | wiring [--namespaces N] | discover [--namespaces N]")
+            bail!(
+                "usage: bench datapath [--rounds N] | traced | wiring [--namespaces N] | discover [--namespaces N]"
+            )
         }
     }
 }
