@@ -3,6 +3,7 @@
 mod agent;
 mod apply;
 mod check;
+mod completions;
 mod config;
 mod demo;
 mod destroy;
@@ -12,6 +13,7 @@ mod flows;
 mod gc;
 mod holders;
 mod ls;
+mod man;
 mod plan;
 mod progress;
 mod run;
@@ -40,6 +42,10 @@ use crate::{
     topology::figures::Parts,
 };
 
+/// What the exit codes mean.
+const EXIT_CODES: &str = "0 done; 1 failed; 2 bad usage or file, nothing touched; 3 a privilege or kernel feature is missing. \
+     exec and run return what the command returns.";
+
 /// Builds, watches and explains network namespaces.
 ///
 /// Creates namespaces and veth pairs from one file, counts every packet of each namespace with eBPF, and serves the
@@ -48,7 +54,7 @@ use crate::{
 #[command(
     name = "netns-monitor",
     version,
-    after_help = "Exit codes: 0 done; 1 failed; 2 bad usage or file, nothing touched; 3 a privilege or kernel feature is missing. exec and run return what the command returns."
+    after_help = format!("Exit codes: {EXIT_CODES}")
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -190,6 +196,10 @@ enum Command {
     Config(config::Options),
     /// Run on a small built-in topology with a little traffic, and show the counts move
     Demo(demo::Options),
+    /// Print what a shell needs to complete commands, options and names of namespaces
+    Completions(completions::Options),
+    /// Write the manual: a page for each command, and one for the file
+    Man(man::Options),
 }
 
 /// How the eBPF programs are attached.
@@ -250,6 +260,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(options) => doctor::run(&global, &options),
         Command::Config(options) => config::run(&options),
         Command::Demo(options) => demo::run(&global, &options),
+        Command::Completions(options) => completions::run(&options),
+        Command::Man(options) => man::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
