@@ -11,6 +11,7 @@ mod doctor;
 mod exec;
 mod flows;
 mod gc;
+mod graph;
 mod holders;
 mod ls;
 mod man;
@@ -178,6 +179,8 @@ enum Command {
     Ls(ls::Options),
     /// Show one namespace: identity, interfaces, addresses, routes, counts by protocol
     Show(show::Options),
+    /// Draw what there is and what leads where: host, bridges, namespaces, pairs, addresses, published ports
+    Graph(graph::Options),
     /// Show who a namespace talks with: the heaviest flows first (an agent with --collector.flows counts them)
     Flows(flows::Options),
     /// Say why packets of a namespace are lost: what the kernel dropped, where, and what to look at next
@@ -254,6 +257,7 @@ pub fn main() -> ExitCode {
         Command::Gc(options) => gc::run(&global, &options),
         Command::Ls(options) => ls::run(&global, &options),
         Command::Show(options) => show::run(&global, &options),
+        Command::Graph(options) => graph::run(&global, &options),
         Command::Flows(options) => flows::run(&global, &options),
         Command::Why(options) => why::run(&global, &options),
         Command::Holders(options) => holders::run(&global, &options),

@@ -45,6 +45,20 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[("One namespace with interfaces, addresses, routes, counts.", "netns-monitor show blue")],
     ),
     (
+        "netns-monitor-graph",
+        &[
+            ("The whole host, as a picture.", "netns-monitor graph > host.svg"),
+            (
+                "Two namespaces, by Graphviz.",
+                "netns-monitor graph --format dot blue red | dot -Tpng -o two.png",
+            ),
+            (
+                "What the file asks for; nothing is looked at.",
+                "netns-monitor graph --file my.toml --format mermaid",
+            ),
+        ],
+    ),
+    (
         "netns-monitor-flows",
         &[("The heaviest of the next two seconds, with rates.", "netns-monitor flows blue --sample 2")],
     ),
