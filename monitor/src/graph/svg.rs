@@ -133,7 +133,7 @@ fn draw_bar(text: &mut String, graph: &Graph, Bar { node, rect, namespaces }: &B
     let Rect { x, y, w, .. } = *rect;
     let base = y + BAR / 2 + 4;
     let count = format!("{namespaces} namespace{}", if *namespaces == 1 { "" } else { "s" });
-    let Some(node) = node.map(|at| &graph.nodes[at]) else {
+    let Some(at) = *node else {
         writeln!(text, "{}", rectangle("bare", *rect))?;
         writeln!(
             text,
@@ -142,6 +142,7 @@ fn draw_bar(text: &mut String, graph: &Graph, Bar { node, rect, namespaces }: &B
         )?;
         return right(text, x + w - 10, base, "small", &count);
     };
+    let node = &graph.nodes[at];
     let (mut words, mut class) = (Vec::new(), "bar".to_owned());
     let name = match node.kind {
         Kind::Host => "pairs with the host itself".to_owned(),
@@ -153,6 +154,14 @@ fn draw_bar(text: &mut String, graph: &Graph, Bar { node, rect, namespaces }: &B
     };
     if node.nat {
         words.push("NAT".to_owned());
+    }
+    for edge in graph.edges.iter().filter(|edge| edge.kind == Link::Port) {
+        let name = |end: &End| plain(&graph.nodes[end.node].name);
+        if edge.to.node == at {
+            words.push(format!("port of {}", name(&edge.from)));
+        } else if edge.from.node == at {
+            words.push(format!("port {}", name(&edge.to)));
+        }
     }
     if node.up == Some(false) {
         words.push("down".to_owned());
