@@ -7,6 +7,7 @@ use monitor_tests::{
     host::{TestHost, ip, run as command},
     oracle::link,
     poll::{SOON, until},
+    scene::Scene,
 };
 use serde_json::{Value, json};
 
@@ -43,7 +44,7 @@ b = { name = "side1", namespace = "db", address = "10.1.2.2/24" }
 "#;
 
 fn graph(args: &[&str]) -> Value {
-    let outcome = run_well(&[&SOURCES, &["graph", "--format", "json"], args].concat());
+    let outcome = run_well(&[&SOURCES[..], &["graph", "--format", "json"], args].concat());
     serde_json::from_str(&outcome.stdout).expect("JSON")
 }
 
@@ -86,10 +87,12 @@ fn edges(graph: &Value) -> Vec<String> {
 
 #[test]
 fn what_a_file_asked_for_is_there_as_the_file_alone_shows_it() {
-    let _host = TestHost::quiet();
+    let _host = TestHost::new();
     for name in ["eth7", "eth8"] {
-        ip(&format!("link add {name} type dummy"));
+        // A pair within the host: what stands for a device of hardware, and what it is plugged into.
+        ip(&format!("link add {name} type veth peer name far-{name}"));
         ip(&format!("link set {name} up"));
+        ip(&format!("link set far-{name} up"));
     }
     apply(FILE);
     until(SOON, "the wires are up", || {
@@ -98,7 +101,7 @@ fn what_a_file_asked_for_is_there_as_the_file_alone_shows_it() {
             .then_some(())
     });
     let there = graph(&[]);
-    let mut asked = graph(&["--file", write_config(FILE)]);
+    let asked = graph(&["--file", write_config(FILE)]);
     let expected = [
         "lease eth8 - db:own0 up",
         "on eth7 - db:mv0 up macvlan bridge",
@@ -111,17 +114,12 @@ fn what_a_file_asked_for_is_there_as_the_file_alone_shows_it() {
         "veth web:side0 - db:side1 up",
     ];
     assert_eq!(edges(&asked), expected);
-    // Of a pair of two namespaces either end may come first: here they are sorted by name.
-    assert_eq!(
-        edges(&there),
-        expected
-            .map(|edge| edge.replace("web:side0 - db:side1", "db:side1 - web:side0"))
-            .to_vec()
-            .into_iter()
-            .collect::<std::collections::BTreeSet<_>>()
-            .into_iter()
-            .collect::<Vec<_>>()
-    );
+    // Of a pair of two namespaces that comes first which is first by name; and what the two devices are plugged into is there.
+    let mut expected: Vec<String> =
+        expected.map(|edge| edge.replace("web:side0 - db:side1", "db:side1 - web:side0")).to_vec();
+    expected.extend(["veth far-eth7 - eth7 up", "veth host:far-eth8 - db:own0 up"].map(str::to_owned));
+    expected.sort();
+    assert_eq!(edges(&there), expected);
     for name in ["nm0", "nm1"] {
         assert_eq!(node(&there, "bridge", name), node(&asked, "bridge", name));
     }
@@ -138,10 +136,9 @@ fn what_a_file_asked_for_is_there_as_the_file_alone_shows_it() {
         (&interface(&there, "db", "lo")["up"], &interface(&there, "web", "lo")["up"]),
         (&json!(false), &json!(true))
     );
-    asked["nodes"] = json!([]);
     // What is taken away is gone from the picture, too.
     destroy(FILE);
-    assert_eq!(edges(&graph(&[])), [""; 0]);
+    assert_eq!(edges(&graph(&[])), ["veth far-eth7 - eth7 up", "veth far-eth8 - eth8 up"]);
 }
 
 #[test]
@@ -150,8 +147,10 @@ fn what_others_made_is_shown_too_and_what_is_down_or_has_no_name() {
     ip("link add br9 type bridge");
     ip("address add 172.17.0.1/16 dev br9");
     ip("link set br9 up");
-    ip("link add wan type dummy");
+    // A pair within the host: what stands for a device of hardware, and what it is plugged into.
+    ip("link add far index 77 type veth peer name wan");
     ip("link set wan master br9 up");
+    ip("link set far up");
     for netns in ["red", "blue"] {
         ip(&format!("netns add {netns}"));
         ip(&format!("link add v-{netns} type veth peer name eth0 netns {netns}"));
@@ -170,23 +169,24 @@ fn what_others_made_is_shown_too_and_what_is_down_or_has_no_name() {
         "-t nat -A PREROUTING ! -i br9 -p tcp -m tcp --dport 8081 -j DNAT --to-destination 172.17.0.2:80",
     );
     // An interface of a namespace on a device of another one, with the index of a device of the host.
-    let index = link(None, "wan")["ifindex"].as_u64().expect("an index");
     ip("netns add inner");
-    ip(&format!("-n blue link add wan index {index} type dummy"));
+    ip("-n blue link add wan index 77 type veth peer name other");
     ip("-n blue link set wan up");
     ip("-n blue link add link wan name mv1 netns inner type macvlan mode bridge");
-    ip("link add link wan name mv0 netns inner type macvlan mode private");
+    ip("link add link far name mv0 netns inner type macvlan mode private");
 
     until(SOON, "the wire is up", || (link(None, "v-red")["operstate"] == "UP").then_some(()));
     let seen = graph(&[]);
     assert_eq!(
         edges(&seen),
         [
-            "on wan - inner:mv0 down macvlan private",
+            "on far - inner:mv0 down macvlan private",
             "port br9:wan - wan up",
             "publish host - cni-7 8081:80/tcp",
+            "veth blue:other - blue:wan down",
             "veth br9:v-blue - blue:eth0 down",
             "veth br9:v-red - cni-7:eth0 up",
+            "veth wan - far up",
         ]
     );
     let bridge = node(&seen, "bridge", "br9");
@@ -210,4 +210,13 @@ fn what_others_made_is_shown_too_and_what_is_down_or_has_no_name() {
         assert!(text.contains("cni-7") && text.contains("172.17.0.2/16"), "{text}");
     }
     command("umount", "/run/elsewhere/cni-7");
+}
+
+#[test]
+fn what_is_counted_is_marked_also_while_no_agent_runs() {
+    let mut scene = Scene::two(&[]);
+    let is_counted = |netns: &str| interface(&graph(&[]), netns, "eth0")["counted"].clone();
+    assert_eq!([is_counted("blue"), is_counted("red")], [json!(true), json!(true)]);
+    scene.agent.kill9();
+    assert_eq!([is_counted("blue"), is_counted("red")], [json!(true), json!(true)]);
 }
