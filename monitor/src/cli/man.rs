@@ -153,7 +153,6 @@ const FILES: &[(&str, &str)] = &[
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("NO_COLOR", "Set and not empty: no colour."),
     ("CLICOLOR_FORCE", "Set and neither empty nor 0: colour also where the output is no terminal."),
-    ("COLUMNS", "Width that tables are fitted to, where the terminal does not say its own."),
 ];
 
 #[cfg(test)]

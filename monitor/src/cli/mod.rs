@@ -21,6 +21,7 @@ mod run;
 mod show;
 mod switches;
 mod table;
+mod watch;
 mod why;
 
 use std::{
@@ -205,6 +206,19 @@ enum Command {
     Man(man::Options),
 }
 
+impl Command {
+    /// Whether it draws in place, again and again.
+    fn draws(&self) -> bool {
+        match self {
+            Self::Ls(options) => options.again.draws(),
+            Self::Show(options) => options.again.draws(),
+            Self::Flows(options) => options.again.draws(),
+            Self::Why(options) => options.again.draws(),
+            _ => false,
+        }
+    }
+}
+
 /// How the eBPF programs are attached.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Attach {
@@ -241,6 +255,7 @@ pub fn main() -> ExitCode {
     let level = match &command {
         // The demonstration draws on the terminal: only what went wrong may interrupt it.
         Command::Demo(_) if global.log_level == "info" => "warn",
+        command if command.draws() && global.log_level == "info" => "error",
         _ => &global.log_level,
     };
     if let Err(error) = init_log(level, global.log_format) {
