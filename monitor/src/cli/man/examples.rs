@@ -42,7 +42,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ("netns-monitor-ls", &[("All of them, as JSON.", "netns-monitor ls --json")]),
     (
         "netns-monitor-show",
-        &[("One namespace with interfaces, addresses, routes, counts.", "netns-monitor show blue")],
+        &[
+            ("One namespace with interfaces, addresses, routes, counts.", "netns-monitor show blue"),
+            ("Anew every five seconds.", "netns-monitor show blue --watch 5"),
+        ],
     ),
     (
         "netns-monitor-graph",
