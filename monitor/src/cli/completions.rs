@@ -49,6 +49,8 @@ fn script(shell: Shell) -> Result<String, io::Error> {
     let text = String::from_utf8(text).map_err(io::Error::other)?;
     Ok(match shell {
         Shell::Bash => {
+            // Clap takes the dash in the name for one before a subcommand at one place, and not at the other.
+            let text = text.replace("netns__subcmd__monitor", "netns__monitor");
             let more = bash(&command, &text);
             text + &more
         }
@@ -96,26 +98,38 @@ _netns_monitor_words() {{
     {function} "$@"
     local cur="${{COMP_WORDS[COMP_CWORD]}}" word path name
     [[ $cur == -* ]] && return 0
+    local -a found=("${{COMPREPLY[@]}}")
+    COMPREPLY=()
+    for word in "${{found[@]}}"; do
+        [[ $word == [-\<\[]* ]] || COMPREPLY+=("$word")
+    done
     case "${{COMP_WORDS[COMP_CWORD-1]}}" in
         {with_value}) return 0 ;;
     esac
+    local command= is_value=
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-        case "$word" in
-            --) COMPREPLY=(); return 0 ;;
+        if [[ $word == -- ]]; then
+            COMPREPLY=()
+            return 0
+        fi
+        [[ -n $command ]] && continue
+        case "${{is_value:-$word}}" in
+            value) is_value= ;;
+            {with_value}) is_value=value ;;
+            -*) ;;
+            *) command="$word" ;;
         esac
     done
-    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-        case "$word" in
-            {names})
-                COMPREPLY=()
-                for path in /run/netns/*; do
-                    name="${{path##*/}}"
-                    [[ -e $path && $name == "$cur"* ]] && COMPREPLY+=("$(printf '%q' "$name")")
-                done
-                return 0 ;;
-            {others}) COMPREPLY=(); return 0 ;;
-        esac
-    done
+    case "$command" in
+        {names})
+            COMPREPLY=()
+            for path in /run/netns/*; do
+                name="${{path##*/}}"
+                [[ -e $path && $name == "$cur"* ]] && COMPREPLY+=("$(printf '%q' "$name")")
+            done
+            return 0 ;;
+        {others}) COMPREPLY=() ;;
+    esac
 }}
 
 complete -F _netns_monitor_words -o nosort -o bashdefault -o default {NAME}
@@ -140,12 +154,56 @@ fn zsh(text: &str) -> String {
 }
 
 fn fish(command: &Command) -> String {
-    let mut text = "\nfunction __netns_monitor_names\n    for path in /run/netns/*\n        string replace -r '.*/' '' -- $path\n    end\nend\n"
-        .to_owned();
+    // Clap's own asks fish to read the options, which knows none with a dot in its name.
+    let with_value = with_value(command).join(" ");
+    let mut text = format!(
+        "
+function __fish_netns_monitor_needs_command
+    set -l words (commandline -opc)
+    set -e words[1]
+    set -l is_value no
+    for word in $words
+        if test $is_value = yes
+            set is_value no
+        else if contains -- $word {with_value}
+            set is_value yes
+        else if not string match -q -- '-*' $word
+            echo $word
+            return 1
+        end
+    end
+    return 0
+end
+
+function __netns_monitor_names
+    for path in /run/netns/*
+        string replace -r '.*/' '' -- $path
+    end
+end
+"
+    );
     for name in subcommands(command, takes_netns) {
         text.push_str(&format!(
             "complete -c {NAME} -n \"__fish_netns_monitor_using_subcommand {name}\" -f -a \"(__netns_monitor_names)\"\n"
         ));
     }
+    for sub in command.get_subcommands() {
+        let condition = format!("__fish_netns_monitor_using_subcommand {}", sub.get_name());
+        text.push_str(&choices(&condition, sub));
+        for inner in sub.get_subcommands() {
+            let name = inner.get_name();
+            text.push_str(&choices(&format!("{condition}; and __fish_seen_subcommand_from {name}"), inner));
+        }
+    }
     text
+}
+
+/// Words that a command takes, of those that are fixed.
+fn choices(condition: &str, command: &Command) -> String {
+    let positionals = command.get_positionals().flat_map(clap::Arg::get_possible_values);
+    let words: Vec<String> = positionals.map(|value| value.get_name().to_owned()).collect();
+    match words.is_empty() {
+        true => String::new(),
+        false => format!("complete -c {NAME} -n \"{condition}\" -f -a \"{}\"\n", words.join(" ")),
+    }
 }
