@@ -1,6 +1,7 @@
 //! `netns-monitor gc`.
 
 use clap::Args;
+use serde_json::Value;
 
 use super::{Global, print, progress::Progress};
 use crate::agent::{Failure, engine::Engine};
@@ -11,15 +12,22 @@ pub(super) struct Options {
     /// Only print what would be removed
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: print JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
     /// Print everything, also on a terminal that would show a bar
     #[arg(long, short)]
     verbose: bool,
 }
 
-pub(super) fn run(global: &Global, Options { dry_run, verbose }: &Options) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, Options { dry_run, json, verbose }: &Options) -> Result<(), Failure> {
     let look = Engine::look(&global.host())?;
     let count = if *dry_run {
         let garbage = look.garbage()?;
+        if *json {
+            let lines: Value = garbage.iter().map(ToString::to_string).collect();
+            return print(&format!("{lines:#}\n"));
+        }
         print(&garbage.iter().map(|garbage| format!("{garbage}\n")).collect::<String>())?;
         garbage.len()
     } else {

@@ -37,9 +37,9 @@ pub(super) enum Seen {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| "a number of seconds is expected here; a name goes before --watch".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|error| {
+        format!("{error}: a number of seconds is expected here; a name goes before --watch")
+    })?;
     match (0.1..=86_400.0).contains(&seconds) {
         true => Ok(Duration::from_secs_f64(seconds)),
         false => Err("at least 0.1 and at most 86400 seconds".to_owned()),

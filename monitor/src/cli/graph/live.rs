@@ -254,7 +254,7 @@ impl Places {
             let Some(node) = self.namespaces.get(&netns.cookie) else { continue };
             for watched in &netns.links {
                 let to = End { node: *node, interface: Some(watched.link.name.clone()), ..End::default() };
-                edges.extend(self.into_netns(seen, &hosts, netns, watched, to));
+                edges.extend(self.of_netns(seen, &hosts, netns, watched, to));
             }
         }
         for (from, cookie, name) in &self.lent {
@@ -289,7 +289,7 @@ impl Places {
     }
 
     /// What an interface of a namespace leads to. A pair between two namespaces is told by one of its ends.
-    fn into_netns(
+    fn of_netns(
         &self,
         seen: &Seen<'_>,
         hosts: &BTreeMap<u32, &Link>,
