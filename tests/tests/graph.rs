@@ -175,6 +175,8 @@ fn what_others_made_is_shown_too_and_what_is_down_or_has_no_name() {
     ip("-n blue link add link wan name mv1 netns inner type macvlan mode bridge");
     ip("link add link far name mv0 netns inner type macvlan mode private");
 
+    // The kernel takes nearly any byte in a name.
+    ip("-n blue link set eth0 name e\"<&\\]");
     until(SOON, "the wire is up", || (link(None, "v-red")["operstate"] == "UP").then_some(()));
     let seen = graph(&[]);
     assert_eq!(
@@ -184,7 +186,7 @@ fn what_others_made_is_shown_too_and_what_is_down_or_has_no_name() {
             "port br9:wan - wan up",
             "publish host - cni-7 8081:80/tcp",
             "veth blue:other - blue:wan down",
-            "veth br9:v-blue - blue:eth0 down",
+            "veth br9:v-blue - blue:e\"<&\\] down",
             "veth br9:v-red - cni-7:eth0 up",
             "veth wan - far up",
         ]
@@ -192,7 +194,7 @@ fn what_others_made_is_shown_too_and_what_is_down_or_has_no_name() {
     let bridge = node(&seen, "bridge", "br9");
     assert_eq!((&bridge["nat"], &bridge["ours"], &bridge["up"]), (&json!(true), &json!(false), &json!(true)));
     assert_eq!(interface(&seen, "cni-7", "eth0")["addresses"], json!(["172.17.0.2/16"]));
-    assert_eq!(interface(&seen, "blue", "eth0")["up"], false);
+    assert_eq!(interface(&seen, "blue", "e\"<&\\]")["up"], false);
 
     let only = graph(&["cni-7"]);
     let names: Vec<&str> =
@@ -205,9 +207,11 @@ fn what_others_made_is_shown_too_and_what_is_down_or_has_no_name() {
         "{}",
         outcome.stderr
     );
-    for format in ["svg", "dot", "mermaid"] {
+    for (format, name) in
+        [("svg", "e&quot;&lt;&amp;\\]"), ("dot", "e\\\"<&amp;\\\\]"), ("mermaid", "e#34;#60;#38;#92;#93;")]
+    {
         let text = run_well(&[&SOURCES[..], &["graph", "--format", format]].concat()).stdout;
-        assert!(text.contains("cni-7") && text.contains("172.17.0.2/16"), "{text}");
+        assert!(text.contains("cni-7") && text.contains("172.17.0.2/16") && text.contains(name), "{text}");
     }
     command("umount", "/run/elsewhere/cni-7");
 }

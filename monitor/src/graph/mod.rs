@@ -183,19 +183,29 @@ impl Graph {
                 known: self.namespaces().map(|node| node.name.clone()).collect(),
             })?);
         }
-        let touches = |edge: &&Edge| asked.contains(&edge.from.node) || asked.contains(&edge.to.node);
-        let edges: Vec<&Edge> = self.edges.iter().filter(touches).collect();
-        let mut kept: BTreeSet<usize> =
-            edges.iter().flat_map(|edge| [edge.from.node, edge.to.node]).collect();
-        kept.extend(&asked);
+        let other = |edge: &Edge, of: &BTreeSet<usize>| match (
+            of.contains(&edge.from.node),
+            of.contains(&edge.to.node),
+        ) {
+            (true, _) => Some(edge.to.node),
+            (_, true) => Some(edge.from.node),
+            _ => None,
+        };
+        let mut kept = asked.clone();
+        kept.extend(self.edges.iter().filter_map(|edge| other(edge, &asked)));
+        // Of those at the far ends, too, what they are on.
+        let near: BTreeSet<usize> =
+            kept.iter().copied().filter(|at| self.nodes[*at].kind.is_netns()).collect();
+        let on = self.edges.iter().filter_map(|edge| other(edge, &near));
+        kept.extend(on.filter(|at| !self.nodes[*at].kind.is_netns()));
         kept.extend(self.find(&[Kind::Host], HOST));
         // What leads out of a bridge that is kept.
-        let bridges: BTreeSet<usize> =
-            kept.iter().copied().filter(|at| self.nodes[*at].kind == Kind::Bridge).collect();
         let ports =
-            self.edges.iter().filter(|edge| edge.kind == Link::Port && bridges.contains(&edge.from.node));
-        let ports: Vec<&Edge> = ports.collect();
-        kept.extend(ports.iter().map(|edge| edge.to.node));
+            self.edges.iter().filter(|edge| edge.kind == Link::Port && kept.contains(&edge.from.node));
+        let ports: Vec<usize> = ports.map(|edge| edge.to.node).collect();
+        kept.extend(ports);
+        let within = |edge: &&Edge| kept.contains(&edge.from.node) && kept.contains(&edge.to.node);
+        let edges: Vec<&Edge> = self.edges.iter().filter(within).collect();
         let kept: Vec<usize> = kept.into_iter().collect();
         let moved =
             |end: &End| End { node: kept.binary_search(&end.node).unwrap_or_default(), ..end.clone() };
@@ -203,7 +213,7 @@ impl Graph {
         Ok(Self {
             title: self.title.clone(),
             nodes: kept.iter().map(|at| self.nodes[*at].clone()).collect(),
-            edges: edges.iter().chain(&ports).map(edge).collect(),
+            edges: edges.iter().map(edge).collect(),
         })
     }
 
@@ -222,22 +232,47 @@ impl Graph {
             many(interfaces, "interface"),
             many(count(&[Kind::Bridge]), "bridge"),
         ];
-        let down = |node: &'_ Node| {
-            let down = node.interfaces.iter().filter(|interface| interface.up == Some(false));
-            down.map(|interface| format!("{}/{}", plain(&node.name), plain(&interface.name)))
-                .collect::<Vec<_>>()
+        let those = |of: &dyn Fn(&Interface) -> bool| -> Vec<String> {
+            let each = self
+                .namespaces()
+                .flat_map(|node| node.interfaces.iter().map(move |interface| (node, interface)));
+            let each = each.filter(|(_, interface)| of(interface));
+            each.map(|(node, interface)| format!("{}/{}", plain(&node.name), plain(&interface.name)))
+                .collect()
         };
-        let mut down: Vec<String> = self.namespaces().flat_map(down).collect();
+        let mut down = those(&|interface| interface.up == Some(false));
         let devices = self.nodes.iter().filter(|node| node.kind == Kind::Bridge && node.up == Some(false));
         down.extend(devices.map(|node| plain(&node.name)));
-        let wrong = (!down.is_empty()).then(|| {
-            let shown = down.len().min(6);
-            let more =
-                if down.len() > shown { format!(" and {} more", down.len() - shown) } else { String::new() };
-            format!("down: {}{more}", down[..shown].join(", "))
-        });
-        (all.join(", "), wrong)
+        let mut wrong: Vec<String> = some(&down).map(|names| format!("down: {names}")).into_iter().collect();
+        match self.counts() {
+            true => wrong
+                .extend(some(&those(&Interface::is_uncounted)).map(|names| format!("not counted: {names}"))),
+            false if interfaces > 0 => wrong.push("nothing is counted".to_owned()),
+            false => {}
+        }
+        (all.join(", "), (!wrong.is_empty()).then(|| wrong.join("; ")))
     }
+
+    /// Whether anything is counted at all; where nothing is, that is said once.
+    fn counts(&self) -> bool {
+        self.namespaces().flat_map(|node| &node.interfaces).any(|interface| interface.counted)
+    }
+}
+
+/// As many names as stand in a line.
+fn some(names: &[String]) -> Option<String> {
+    let mut room = 60_usize;
+    let fits = |name: &&String| {
+        let fits = room > 0;
+        room = room.saturating_sub(name.chars().count() + 2);
+        fits
+    };
+    let shown: Vec<&str> = names.iter().take_while(fits).map(String::as_str).collect();
+    let more = match names.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
 }
 
 /// The name of the host's node.
@@ -286,7 +321,7 @@ impl Node {
                 line.push_str(&format!(" {}", plain(first)));
             }
             line.push_str(if interface.up == Some(false) { " down" } else { "" });
-            line.push_str(if interface.counted || interface.is_loopback() { "" } else { " not counted" });
+            line.push_str(if interface.is_uncounted() { " not counted" } else { "" });
             lines.push(line);
             lines.extend(interface.addresses.iter().skip(1).map(|address| format!("  {}", plain(address))));
         }
@@ -307,6 +342,10 @@ impl Kind {
 }
 
 impl Interface {
+    fn is_uncounted(&self) -> bool {
+        !self.counted && !self.is_loopback()
+    }
+
     fn is_loopback(&self) -> bool {
         self.kind == "loopback"
     }

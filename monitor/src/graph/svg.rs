@@ -42,6 +42,15 @@ fn draw(text: &mut String, graph: &Graph, layout: &Layout) -> std::fmt::Result {
     let Layout { width, height, host, devices, bars, cards, wires } = layout;
     let (summary, wrong) = graph.summary();
     let title = plain(&graph.title);
+    // Text of the head is never cut.
+    let wide = |text: &str, columns: i32| 2 * PAD + text.chars().count() as i32 * columns / 10;
+    let head = [
+        wide(&title, 100),
+        wide(&summary, 74),
+        wide(wrong.as_deref().unwrap_or_default(), 74),
+        legend_width(graph),
+    ];
+    let width = head.into_iter().fold(*width, i32::max);
     let about: Vec<&str> = [Some(summary.as_str()), wrong.as_deref()].into_iter().flatten().collect();
     writeln!(
         text,
@@ -78,21 +87,33 @@ fn legend(text: &mut String, graph: &Graph) -> std::fmt::Result {
         x += 44 + word.len() as i32 * 8;
         writeln!(text, "{}<text class=\"small\" x=\"{}\" y=\"{y}\">{word}</text>", symbol(at), at + 26)
     };
-    for (mark, word) in
-        [(Mark::Counted, "up, counted"), (Mark::Uncounted, "up, not counted"), (Mark::Down, "down")]
-    {
+    for (mark, word) in MARKS {
         put(&|x| symbol(mark, x + 16, y - 4), word)?;
     }
-    for (class, word) in [
-        (" between", "pair of two namespaces"),
-        (" allowed", "may talk all the same"),
-        (" cut", "an end is down"),
-    ] {
-        if graph.edges.iter().any(|edge| edge_class(graph, edge) == class) {
-            put(&|x| format!("<path class=\"wire{class}\" d=\"M{x} {}h20\"/>", y - 4), word)?;
-        }
+    for (class, word) in lines_of(graph) {
+        put(&|x| format!("<path class=\"wire{class}\" d=\"M{x} {}h20\"/>", y - 4), word)?;
     }
     Ok(())
+}
+
+const MARKS: [(Mark, &str); 3] =
+    [(Mark::Counted, "up, counted"), (Mark::Uncounted, "up, not counted"), (Mark::Down, "down")];
+
+const LINES: [(&str, &str); 3] = [
+    (" between", "pair of two namespaces"),
+    (" allowed", "may talk all the same"),
+    (" cut", "an end is down"),
+];
+
+/// Those lines that are there.
+fn lines_of(graph: &Graph) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let is_there = |class: &str| graph.edges.iter().any(|edge| edge_class(graph, edge) == class);
+    LINES.into_iter().filter(move |(class, _)| is_there(class))
+}
+
+fn legend_width(graph: &Graph) -> i32 {
+    let words = MARKS.into_iter().map(|(_, word)| word).chain(lines_of(graph).map(|(_, word)| word));
+    2 * PAD + words.map(|word| 44 + word.len() as i32 * 8).sum::<i32>()
 }
 
 /// Beside the class of all lines.

@@ -127,10 +127,10 @@ fn named(node: &Node, word: &str) -> Line {
 }
 
 fn interface_lines(graph: &Graph, at: usize, interface: &Interface) -> Vec<Line> {
-    let mark = match (interface.up, interface.counted || interface.kind == "loopback") {
+    let mark = match (interface.up, interface.is_uncounted()) {
         (Some(false), _) => Mark::Down,
-        (_, true) => Mark::Counted,
-        (_, false) => Mark::Uncounted,
+        (_, false) => Mark::Counted,
+        (_, true) => Mark::Uncounted,
     };
     let (right, theirs) = other_end(graph, at, &interface.name);
     let line = Line { left: plain(&interface.name), right, style: Style::Usual, mark: Some(mark) };
@@ -144,7 +144,7 @@ fn interface_lines(graph: &Graph, at: usize, interface: &Interface) -> Vec<Line>
     if interface.up == Some(false) {
         wrong.push("down");
     }
-    if !interface.counted && interface.kind != "loopback" {
+    if interface.is_uncounted() && graph.counts() {
         wrong.push("not counted");
     }
     if !wrong.is_empty() {
