@@ -224,3 +224,23 @@ fn what_is_counted_is_marked_also_while_no_agent_runs() {
     scene.agent.kill9();
     assert_eq!([is_counted("blue"), is_counted("red")], [json!(true), json!(true)]);
 }
+
+/// Interface indexes repeat: a pair between two namespaces may have those of one between the host and a third.
+#[test]
+fn an_end_is_not_taken_for_another_one_with_its_indexes() {
+    let _host = TestHost::quiet();
+    for netns in ["a", "b", "c"] {
+        ip(&format!("netns add {netns}"));
+    }
+    ip("link add wan index 90 type veth peer name plug netns c index 91");
+    ip("-n a link add to-b index 91 type veth peer name to-a netns b index 90");
+    assert_eq!(
+        [link(None, "wan"), link(Some("a"), "to-b")].map(|link| link["link_index"].clone()),
+        [json!(91), json!(90)],
+        "to-b and wan are each other's by their indexes"
+    );
+    let expected = ["veth a:to-b - b:to-a down", "veth host:wan - c:plug down"];
+    assert_eq!(edges(&graph(&[])), expected);
+    // And where the host's end leads to what is not watched.
+    assert_eq!(edges(&graph(&["--watch.netns.exclude", "c"])), ["veth a:to-b - b:to-a down"]);
+}

@@ -240,7 +240,7 @@ impl Graph {
             each.map(|(node, interface)| format!("{}/{}", plain(&node.name), plain(&interface.name)))
                 .collect()
         };
-        let mut down = those(&|interface| interface.up == Some(false));
+        let mut down = those(&|interface| interface.up == Some(false) && !interface.is_loopback());
         let devices = self.nodes.iter().filter(|node| node.kind == Kind::Bridge && node.up == Some(false));
         down.extend(devices.map(|node| plain(&node.name)));
         let mut wrong: Vec<String> = some(&down).map(|names| format!("down: {names}")).into_iter().collect();
@@ -328,9 +328,10 @@ impl Node {
         lines
     }
 
-    /// Whether something of it is down.
+    /// Whether something of it is down; loopback, which nobody has put up in many a namespace, is told, and is no alarm.
     fn is_down(&self) -> bool {
-        self.up == Some(false) || self.interfaces.iter().any(|interface| interface.up == Some(false))
+        let is_down = |interface: &Interface| interface.up == Some(false) && !interface.is_loopback();
+        self.up == Some(false) || self.interfaces.iter().any(is_down)
     }
 }
 
