@@ -19,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod discover;
 pub mod export;
+pub mod graph;
 pub mod holders;
 pub mod ledger;
 pub mod metrics;

@@ -17,5 +17,6 @@ pub mod random;
 pub mod raw_socket;
 pub mod reference;
 pub mod scene;
+pub mod terminal;
 pub mod test_run;
 pub mod traffic;

@@ -34,6 +34,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
+pub use self::watch::{WatchedLink, WatchedNetns};
 use self::{
     engine::{Engine, Host},
     lock::{LockError, RunLock},

@@ -10,7 +10,7 @@ mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::fd::BorrowedFd,
+    os::fd::{AsFd as _, BorrowedFd},
     time::{Duration, Instant},
 };
 
@@ -281,6 +281,7 @@ impl Watcher {
         // After the namespaces: of a pair whose one end was seen there, the other is seen here, unless it is elsewhere.
         if std::mem::take(&mut self.entered) {
             self.host_links = self.netlink.links(None).context("cannot list the host's links")?;
+            self.number();
         }
         self.bury(full || heard.host);
         self.name(before);
@@ -417,6 +418,14 @@ impl Watcher {
         self.known.insert(cookie, known);
     }
 
+    /// Asks again for numbers: who lists the host's links has those given one that they lead to.
+    fn number(&mut self) {
+        for known in self.known.values_mut().filter(|known| known.nsid.is_none()) {
+            let opened = known.way.as_ref().and_then(|way| way.open().ok());
+            known.nsid = opened.and_then(|netns| self.netlink.nsid(netns.as_fd()).ok().flatten());
+        }
+    }
+
     /// Forgets those that are gone: nothing leads there, and the host's namespace knows none by that number.
     fn bury(&mut self, ask: bool) {
         let taken: BTreeSet<i32> =
@@ -541,7 +550,6 @@ fn ask_for_numbers(
         let asked = netns::by_way(&here, || {
             let mut netlink = Netlink::open().ok()?;
             let ask = |(cookie, way): (Cookie, Way)| {
-                use std::os::fd::AsFd as _;
                 let netns = way.open().ok()?;
                 Some((cookie, netlink.nsid(netns.as_fd()).ok()??))
             };

@@ -15,7 +15,7 @@ pub(crate) struct Bundle {
     pub(crate) why: &'static str,
 }
 
-pub(super) const BUNDLES: [Bundle; 2] = [
+pub(super) const BUNDLES: [Bundle; 3] = [
     Bundle {
         name: "prometheus",
         packages: &["prometheus"],
@@ -44,6 +44,26 @@ pub(super) const BUNDLES: [Bundle; 2] = [
         ],
         what: "Docker, Podman and the CNI plugins",
         why: "the tests run real containers",
+    },
+    Bundle {
+        name: "readers",
+        packages: &[
+            "graphviz",
+            "libgvc6",
+            "libcdt5",
+            "libcgraph6",
+            "libpathplan4",
+            "libexpat1",
+            "libltdl7",
+            "fish",
+            "fish-common",
+            "libpcre2-32-0",
+            "zsh",
+            "zsh-common",
+            "mandoc",
+        ],
+        what: "Graphviz, fish, zsh and mandoc",
+        why: "the tests have them read what is written for them",
     },
 ];
 

@@ -308,12 +308,10 @@ mod tests {
         let linker = Action::BuildLinker { llvm: 22 };
         assert_eq!(
             decide(&bare(), Scope::Everything, &[]),
-            [
-                install(&[&build[..], &tests[..]].concat()),
-                linker.clone(),
-                Action::Unpack(&BUNDLES[0]),
-                Action::Unpack(&BUNDLES[1])
-            ]
+            [install(&[&build[..], &tests[..]].concat()), linker.clone()]
+                .into_iter()
+                .chain(BUNDLES.iter().map(Action::Unpack))
+                .collect::<Vec<_>>()
         );
         assert_eq!(decide(&bare(), Scope::Build, &[]), [install(&build), linker]);
     }

@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("talk", &["probe", "topology::names"]),
     ("metrics", &["sample", "topology::names"]),
     ("export", &["metrics", "sample"]),
+    ("graph", &["topology"]),
     (
         "agent",
         &[
@@ -57,6 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "export",
             "holders",
             "check",
+            "graph",
         ],
     ),
 ];
