@@ -1,0 +1,93 @@
+//! The terminal, taken and given back whatever happens.
+
+use std::{
+    io::{self, Stdout, stdout},
+    panic, process,
+    sync::mpsc::Sender,
+    thread,
+    time::Duration,
+};
+
+use nix::sys::signal::{SigSet, Signal};
+use ratatui::{
+    Terminal,
+    backend::CrosstermBackend,
+    crossterm::{
+        cursor::Show,
+        event::{self, DisableMouseCapture, EnableMouseCapture},
+        execute,
+        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    },
+};
+
+use super::read::Message;
+
+/// How long the screen may take to end by itself once a signal asked for it: its terminal may not take what it writes.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The terminal while it is ours.
+pub(super) struct Screen(pub(super) Terminal<CrosstermBackend<Stdout>>);
+
+impl Screen {
+    /// Takes it. A panic gives it back before it says why.
+    pub(super) fn take() -> io::Result<Self> {
+        let say = panic::take_hook();
+        panic::set_hook(Box::new(move |why| {
+            give_back();
+            say(why);
+        }));
+        enable_raw_mode()?;
+        let taken = execute!(stdout(), EnterAlternateScreen, EnableMouseCapture);
+        let terminal = taken.and_then(|()| Terminal::new(CrosstermBackend::new(stdout())));
+        match terminal {
+            Ok(terminal) => Ok(Self(terminal)),
+            Err(error) => {
+                give_back();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Once or twice, it is the same. Where the terminal is gone there is nothing to give back.
+fn give_back() {
+    _ = execute!(stdout(), DisableMouseCapture, LeaveAlternateScreen, Show);
+    _ = disable_raw_mode();
+}
+
+/// Tells of the signals that end a program. Call it before any other thread is started: they are kept from all of them.
+pub(super) fn follow_signals(to: Sender<Message>) -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
+    signals.thread_block()?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if signals.wait().is_ok() {
+            _ = to.send(Message::Stop);
+            thread::sleep(PATIENCE);
+            give_back();
+            process::exit(1);
+        }
+    })?;
+    Ok(())
+}
+
+/// Tells of keys, the mouse and sizes.
+pub(super) fn follow_events(to: Sender<Message>) -> io::Result<()> {
+    thread::Builder::new().name("events".to_owned()).spawn(move || {
+        loop {
+            // A terminal that is gone gives an error.
+            let message = event::read().map_or(Message::Stop, Message::Event);
+            let ends = matches!(message, Message::Stop);
+            if to.send(message).is_err() || ends {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
