@@ -18,4 +18,5 @@ pub mod raw_socket;
 pub mod reference;
 pub mod scene;
 pub mod test_run;
+pub mod tmux;
 pub mod traffic;

@@ -17,11 +17,7 @@ use crate::{
     netns,
     probe::{self, Readings},
     sample::{AgentSample, Sample, lost::HOST},
-    topology::{
-        Observed,
-        figures::Figures,
-        names::Cookie,
-    },
+    topology::{Observed, figures::Figures, names::Cookie},
     trace::{self, DropReadings, Kernel, TcpReadings},
 };
 
@@ -172,7 +168,8 @@ impl Live {
         let dir = pins(&self.look.host)?;
         let kernel = self.kernel.as_ref().inspect_err(|why| notes.push((*why).clone())).ok()?;
         let read = trace::look(&dir, kernel.reasons());
-        let mut readings = read.inspect_err(|why| notes.push(format!("drops are not shown: {why}"))).ok()??;
+        let mut readings =
+            read.inspect_err(|why| notes.push(format!("drops are not shown: {why}"))).ok()??;
         readings.host = Some(self.host);
         Some(readings)
     }

@@ -20,14 +20,24 @@ impl Tab {
 
     pub(super) fn columns(self) -> &'static [Column] {
         use Column::{
-            AllDrops, DropsTotal, Established, Failed, FailedTotal, Lost, LostTotal, Name, Opened, Reason, Resent,
-            ResentTotal, Resets, Rtt, Rx, RxPackets, RxTotal, Shape, Trouble, Tx, TxPackets, TxTotal,
+            AllDrops, DropsTotal, Established, Failed, FailedTotal, Lost, LostTotal, Name, Opened, Reason,
+            Resent, ResentTotal, Resets, Rtt, Rx, RxPackets, RxTotal, Shape, Trouble, Tx, TxPackets, TxTotal,
         };
         match self {
             Self::Traffic => &[Name, Shape, Rx, Tx, RxPackets, TxPackets, RxTotal, TxTotal, Lost, Trouble],
             Self::Drops => &[Name, Shape, Lost, AllDrops, LostTotal, DropsTotal, Reason],
             Self::Tcp => &[
-                Name, Shape, Resent, Failed, Resets, Opened, Rtt, Established, ResentTotal, FailedTotal, Trouble,
+                Name,
+                Shape,
+                Resent,
+                Failed,
+                Resets,
+                Opened,
+                Rtt,
+                Established,
+                ResentTotal,
+                FailedTotal,
+                Trouble,
             ],
             Self::Agent => &[],
         }
@@ -180,6 +190,19 @@ impl Column {
         !matches!(self, Self::Name | Self::Reason)
     }
 
+    /// The column of the same since counting began.
+    fn ever(self) -> Option<Self> {
+        match self {
+            Self::Rx => Some(Self::RxTotal),
+            Self::Tx => Some(Self::TxTotal),
+            Self::Lost => Some(Self::LostTotal),
+            Self::AllDrops => Some(Self::DropsTotal),
+            Self::Resent => Some(Self::ResentTotal),
+            Self::Failed => Some(Self::FailedTotal),
+            _ => None,
+        }
+    }
+
     /// What rows are sorted by; absent comes last.
     fn number(self, row: &Row) -> Option<f64> {
         let traffic = |at: usize| row.rate.map(|rate| rate[at]);
@@ -229,9 +252,11 @@ impl Column {
             Self::Rx | Self::Tx => rate(number, unit),
             Self::RxTotal | Self::TxTotal => volume(number, unit),
             Self::Rtt => seconds(number),
-            Self::LostTotal | Self::DropsTotal | Self::ResentTotal | Self::FailedTotal | Self::Established => {
-                count(number)
-            }
+            Self::LostTotal
+            | Self::DropsTotal
+            | Self::ResentTotal
+            | Self::FailedTotal
+            | Self::Established => count(number),
             _ => count(number),
         };
         let tone = match self {
@@ -247,7 +272,8 @@ impl Column {
 }
 
 impl Sort {
-    /// Puts rows in order: those of which the number is not known last, equal ones by traffic, then by name.
+    /// Puts rows in order: those of which the number is not known last, equal ones by what there ever was, then by
+    /// traffic, then by name.
     pub(super) fn sort(self, rows: &mut [&Row]) {
         use std::cmp::Ordering;
         let turn = |order: Ordering| if self.falling { order.reverse() } else { order };
@@ -262,6 +288,8 @@ impl Sort {
                     (a, b) => known(a.is_some(), b.is_some()),
                 },
             };
+            let all = |row: &Row| self.by.ever().and_then(|column| column.number(row)).unwrap_or(0.0);
+            let order = order.then_with(|| turn(all(a).total_cmp(&all(b))));
             order.then_with(|| weight(b).total_cmp(&weight(a))).then_with(|| a.label.cmp(&b.label))
         });
     }

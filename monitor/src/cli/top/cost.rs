@@ -91,9 +91,8 @@ impl Reader {
             if !text.contains("netns_monitor_build_info") {
                 continue;
             }
-            let passes = ["count", "sum"].map(|what| {
-                number(&text, &format!("netns_monitor_reconcile_duration_seconds_{what}"))
-            });
+            let passes = ["count", "sum"]
+                .map(|what| number(&text, &format!("netns_monitor_reconcile_duration_seconds_{what}")));
             let failed = sum(&text, "netns_monitor_reconcile_errors_total");
             found = Served {
                 address: Some(address),
@@ -102,9 +101,9 @@ impl Reader {
                 reattached: number(&text, "netns_monitor_reattached_total"),
                 scrape: None,
             };
-            let is_due = self.scraped.is_none_or(|(took, _, at)| {
-                at.elapsed() >= SCRAPES.max(took.saturating_mul(SCRAPE_SHARE))
-            });
+            let is_due = self
+                .scraped
+                .is_none_or(|(took, _, at)| at.elapsed() >= SCRAPES.max(took.saturating_mul(SCRAPE_SHARE)));
             if is_due {
                 let began = Instant::now();
                 if let Ok(text) = get(address, "/metrics") {
@@ -124,9 +123,8 @@ fn process(pid: u32) -> Option<Process> {
     let stat = fs::read_to_string(dir.join("stat")).ok()?;
     let status = fs::read_to_string(dir.join("status")).ok()?;
     let (ticks, started) = times(&stat)?;
-    let uptime: Option<f64> = fs::read_to_string("/proc/uptime")
-        .ok()
-        .and_then(|text| text.split_whitespace().next()?.parse().ok());
+    let uptime: Option<f64> =
+        fs::read_to_string("/proc/uptime").ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
     let age = uptime.map(|uptime| Duration::from_secs_f64((uptime - started as f64 / TICKS).max(0.0)));
     Some(Process {
         pid,
@@ -241,7 +239,10 @@ mod tests {
     #[test]
     fn series_are_read_by_their_whole_name() {
         let text = "# HELP x y\nx_sum 1.5\nx_errors_total{stage=\"plan\"} 2\nx_errors_total{stage=\"retire\"} 3\nx 7\n";
-        assert_eq!((number(text, "x"), number(text, "x_sum"), number(text, "x_")), (Some(7.0), Some(1.5), None));
+        assert_eq!(
+            (number(text, "x"), number(text, "x_sum"), number(text, "x_")),
+            (Some(7.0), Some(1.5), None)
+        );
         assert_eq!((sum(text, "x_errors_total"), sum(text, "y")), (5.0, 0.0));
     }
 
@@ -249,6 +250,9 @@ mod tests {
     fn this_process_is_read_as_it_is() {
         let own = process(std::process::id()).expect("it is here");
         assert!(own.resident > 1 << 20 && own.threads >= 1 && own.descriptors.is_some_and(|open| open >= 3));
-        assert_eq!(times("7 (a) b (c)) S 1 7 7 0 -1 0 1 0 0 0 31 11 0 0 20 0 5 0 12345 1 2"), Some((42, 12345)));
+        assert_eq!(
+            times("7 (a) b (c)) S 1 7 7 0 -1 0 1 0 0 0 31 11 0 0 20 0 5 0 12345 1 2"),
+            Some((42, 12345))
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! What keys and clicks stand for. Pure.
 
 use ratatui::{
-    crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind},
+    crossterm::event::{
+        Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+    },
     layout::Position,
 };
 
@@ -56,7 +58,10 @@ pub(super) const KEYS: [(&str, &str); 16] = [
     ("q Ctrl-C", "end"),
     ("", ""),
     ("lately", "the last ten readings: what TROUBLE is about"),
-    ("lost", "dropped for a reason that means a loss; what the kernel drops where all is well is in DROPS alone"),
+    (
+        "lost",
+        "dropped for a reason that means a loss; what the kernel drops where all is well is in DROPS alone",
+    ),
 ];
 
 /// What an event stands for.
@@ -132,7 +137,8 @@ fn mouse_action(mouse: MouseEvent, state: &State) -> Action {
         MouseEventKind::ScrollDown => Action::Move(3),
         MouseEventKind::Down(MouseButton::Left) => {
             let at = Position { x: mouse.column, y: mouse.row };
-            let hit = state.hits.iter().rev().find(|(place, _)| place.contains(at)).map(|(_, action)| *action);
+            let hit =
+                state.hits.iter().rev().find(|(place, _)| place.contains(at)).map(|(_, action)| *action);
             match hit {
                 // A second click on a row opens it.
                 Some(Action::Select(key)) if state.selected == Some(key) => Action::Detail,

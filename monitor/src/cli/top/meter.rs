@@ -130,18 +130,12 @@ mod tests {
             [None, Some(10.0), None, Some(10.0), Some(10.0)]
         );
         // Twice, and still falling: which of them is right is not known.
-        assert_eq!(
-            rates(&[Some(1000), Some(9), Some(7), Some(1030)]),
-            [None, None, None, Some(10.0)]
-        );
+        assert_eq!(rates(&[Some(1000), Some(9), Some(7), Some(1030)]), [None, None, None, Some(10.0)]);
     }
 
     #[test]
     fn a_counter_that_began_anew_is_believed_at_its_second_reading() {
-        assert_eq!(
-            rates(&[Some(1000), Some(3), Some(8), Some(20)]),
-            [None, None, Some(5.0), Some(12.0)]
-        );
+        assert_eq!(rates(&[Some(1000), Some(3), Some(8), Some(20)]), [None, None, Some(5.0), Some(12.0)]);
         assert_eq!(rates(&[Some(1000), Some(0), Some(0), Some(4)]), [None, None, Some(0.0), Some(4.0)]);
     }
 

@@ -73,7 +73,8 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
         return Err(Failure::Usage("--interval: 0.1 to 3600 seconds".to_owned()));
     }
     if !once && !stdout().is_terminal() {
-        let why = "standard output is no terminal: `top --once` prints one look, `top --once --json` for programs";
+        let why =
+            "standard output is no terminal: `top --once` prints one look, `top --once --json` for programs";
         return Err(Failure::Usage(why.to_owned()));
     }
     let look = Engine::look(&global.host())?;
@@ -102,12 +103,7 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
 }
 
 /// Draws until it is to end.
-fn show(
-    screen: &mut Screen,
-    state: &mut State,
-    from: &Receiver<Message>,
-    wishes: &Wishes,
-) -> io::Result<()> {
+fn show(screen: &mut Screen, state: &mut State, from: &Receiver<Message>, wishes: &Wishes) -> io::Result<()> {
     let theme = Theme::of_terminal();
     loop {
         screen.0.draw(|frame| draw::draw(frame, state, &theme))?;

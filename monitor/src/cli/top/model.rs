@@ -39,7 +39,6 @@ pub(super) struct Row {
     pub(super) label: String,
     /// Whether it is the host's or what belongs to none: not counted as the others are.
     pub(super) special: bool,
-    pub(super) interfaces: usize,
     /// A second; absent where not known.
     pub(super) rate: Option<Traffic>,
     /// Since counting began, in the same order; absent where nothing is counted.
@@ -228,7 +227,9 @@ impl Model {
             }
         };
         let mut reasons: Vec<_> = drops.reasons.iter().filter(|(_, total)| **total > 0).map(reason).collect();
-        reasons.sort_by(|a, b| (is_loss(&b.name), b.lately, b.total).cmp(&(is_loss(&a.name), a.lately, a.total)));
+        reasons.sort_by(|a, b| {
+            (is_loss(&b.name), b.lately, b.total).cmp(&(is_loss(&a.name), a.lately, a.total))
+        });
         Some(reasons)
     }
 
@@ -263,7 +264,8 @@ impl Model {
             let rate = rates.map(|rates| std::array::from_fn(|i| rates[of(i)]));
             (class, rate, std::array::from_fn(|i| numbers[of(i)]))
         };
-        let some = |(_, _, total): &(usize, Option<Traffic>, [u64; 4])| total.iter().any(|number| *number > 0);
+        let some =
+            |(_, _, total): &(usize, Option<Traffic>, [u64; 4])| total.iter().any(|number| *number > 0);
         (0..CLASSES).map(class).filter(some).collect()
     }
 
@@ -335,7 +337,8 @@ impl Track {
         self.classes.take(at, counts.as_ref().map(numbers_by_class));
         let mut devices = Vec::new();
         if let Some(netns) = seen.netns {
-            self.interfaces.retain(|name, _| netns.interfaces.iter().any(|interface| interface.name == *name));
+            self.interfaces
+                .retain(|name, _| netns.interfaces.iter().any(|interface| interface.name == *name));
             for interface in &netns.interfaces {
                 let device = self.interfaces.entry(interface.name.clone()).or_default();
                 device.take(at, interface);
@@ -347,15 +350,19 @@ impl Track {
         self.stack.take(at, seen.figures.map(stack));
         self.stack_lately.push(self.stack.rose());
         let tcp_lately = self.tcp_lately.front().zip(self.tcp_lately.back());
-        let troubles = trouble::of(&Lately {
+        let mut troubles = trouble::of(&Lately {
             devices: &devices,
             counted: counts.is_some(),
             lost: &lost,
             tcp: tcp_lately,
-            sent: self.sent.sum()[3],
+            sent: counts.is_some().then(|| self.sent.sum()[3]),
             stack: self.stack_lately.sum(),
             conntrack: seen.figures.and_then(|figures| figures.conntrack),
         });
+        if seen.key == OTHERS {
+            // Nobody's.
+            troubles.clear();
+        }
         let rate = self.traffic.rate();
         if known.is_some() {
             let [a, b, c, d] = rate.unwrap_or([f64::NAN; 4]).map(|rate| rate as f32);
@@ -368,7 +375,6 @@ impl Track {
             key: seen.key,
             label: seen.label.to_owned(),
             special: seen.netns.is_none(),
-            interfaces: seen.netns.map_or(0, |netns| netns.interfaces.len()),
             rate,
             total,
             drops,
@@ -435,7 +441,8 @@ impl Track {
         let mean = |before: Option<&TcpCounts>| {
             let zero = TcpCounts::default();
             let before = before.unwrap_or(&zero);
-            let count = sum(&now.rtt.buckets).checked_sub(sum(&before.rtt.buckets)).filter(|&count| count > 0)?;
+            let count =
+                sum(&now.rtt.buckets).checked_sub(sum(&before.rtt.buckets)).filter(|&count| count > 0)?;
             let time = now.rtt.nanoseconds.checked_sub(before.rtt.nanoseconds)?;
             Some(time as f64 / count as f64 / 1e9)
         };
@@ -443,7 +450,13 @@ impl Track {
         let established = connections.and_then(|connections| {
             connections.each().find(|(state, _)| *state == "established").map(|(_, count)| count)
         });
-        Some(TcpRow { rate: self.tcp.rate(), total, rtt: mean(Some(&then)), rtt_all: mean(None), established })
+        Some(TcpRow {
+            rate: self.tcp.rate(),
+            total,
+            rtt: mean(Some(&then)),
+            rtt_all: mean(None),
+            established,
+        })
     }
 }
 

@@ -115,8 +115,10 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits_and_never_a_fourth() {
-        let shown = [0.0, 0.04, 0.25, 2.5, 9.97, 12.4, 99.96, 999.4, 999.6, 1250.0, 12_500.0, 999_600.0, 1e12];
-        let expected = ["0", "0.04", "0.2", "2.5", "10", "12", "100", "999", "1k", "1.25k", "12.5k", "1M", "1T"];
+        let shown =
+            [0.0, 0.04, 0.25, 2.5, 9.97, 12.4, 99.96, 999.4, 999.6, 1250.0, 12_500.0, 999_600.0, 1e12];
+        let expected =
+            ["0", "0.04", "0.2", "2.5", "10", "12", "100", "999", "1k", "1.25k", "12.5k", "1M", "1T"];
         assert_eq!(shown.map(count), expected);
         assert_eq!([rate(1500.0, Unit::Bytes), rate(1500.0, Unit::Bits)], ["1.5 kB", "12 kb"]);
         assert_eq!(volume(1500.0, Unit::Bits), "1.5 kB");

@@ -49,7 +49,12 @@ fn one(netns: &NetnsSample, drops: Option<&DropReadings>, tcp: Option<&TcpReadin
     object
 }
 
-fn as_text(view: &View, shown: &[&NetnsSample], drops: Option<&DropReadings>, tcp: Option<&TcpReadings>) -> String {
+fn as_text(
+    view: &View,
+    shown: &[&NetnsSample],
+    drops: Option<&DropReadings>,
+    tcp: Option<&TcpReadings>,
+) -> String {
     if view.sample.namespaces.is_empty() {
         return "no network namespaces but the host's own\n".to_owned();
     }
@@ -79,9 +84,10 @@ fn as_text(view: &View, shown: &[&NetnsSample], drops: Option<&DropReadings>, tc
         });
         let tcp = tcp_of(netns, tcp)
             .map(|tcp| [tcp.retransmits.iter().sum::<u64>(), tcp.failures.iter().sum::<u64>()]);
-        let down = netns.interfaces.iter().filter(|interface| {
-            interface.link.as_ref().is_some_and(|link| !link.running)
-        });
+        let down = netns
+            .interfaces
+            .iter()
+            .filter(|interface| interface.link.as_ref().is_some_and(|link| !link.running));
         let down: Vec<&str> = down.map(|interface| interface.name.as_str()).collect();
         let mut row = vec![netns.label.clone(), state(netns.state).to_owned()];
         row.extend(numbers(total));

@@ -184,8 +184,7 @@ impl State {
 
     fn go_to(&mut self, tab: Tab) {
         self.tab = tab;
-        (self.help, self.scroll, self.first) = (false, 0, 0);
-        self.detail &= tab != Tab::Agent;
+        (self.help, self.detail, self.scroll, self.first) = (false, false, 0, 0);
     }
 
     /// Closes what was opened last.

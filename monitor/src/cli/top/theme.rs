@@ -88,7 +88,9 @@ impl Theme {
     }
 
     pub(super) fn title(&self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD)
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        // In a border it would have the border's colour.
+        if self.depth == Depth::Mono { bold } else { bold.fg(Color::Reset) }
     }
 
     /// A key in the bottom line.

@@ -26,8 +26,8 @@ pub(super) struct Lately<'a> {
     pub(super) lost: &'a [(String, u64)],
     /// What TCP met with: then, and now.
     pub(super) tcp: Option<(&'a TcpCounts, &'a TcpCounts)>,
-    /// Packets it sent.
-    pub(super) sent: u64,
+    /// Packets it sent; absent where that is not counted.
+    pub(super) sent: Option<u64>,
     /// What its stack dropped, see [`super::model`].
     pub(super) stack: [u64; STACK],
     pub(super) conntrack: Option<Conntrack>,
@@ -49,23 +49,33 @@ pub(super) fn of(lately: &Lately<'_>) -> Vec<Trouble> {
         }
     }
     for (reason, count) in lately.lost {
-        let means = plain(reason).map_or("the kernel's own name; nothing is known of it here", |plain| plain.says);
+        let means =
+            plain(reason).map_or("the kernel's own name; nothing is known of it here", |plain| plain.says);
         tell(true, format!("{count} dropped: {reason}"), means);
     }
     if let Some((before, now)) = lately.tcp {
         let sum = |counts: &TcpCounts| counts.retransmits.iter().sum::<u64>();
         let again = sum(now).saturating_sub(sum(before));
         if again > 0 {
+            let part = lately.sent.map(|sent| again as f64 * 100.0 / sent.max(again) as f64);
+            let percent = part.map_or(String::new(), |part| format!(" ({part:.1} %)"));
             // One in a hundred is what a person feels.
-            let many = again * 100 >= lately.sent.max(1);
-            let part = again as f64 * 100.0 / lately.sent.max(again) as f64;
-            let what = format!("{again} sent again ({part:.1} %)");
-            tell(many, what, "segments were lost or late on the way, or on the way back");
+            let many = part.is_some_and(|part| part >= 1.0);
+            tell(
+                many,
+                format!("{again} sent again{percent}"),
+                "segments were lost or late on the way, or on the way back",
+            );
         }
     }
     let [listen, full, no_route, untracked] = lately.stack;
     for (count, bad, what, means) in [
-        (listen, true, "connection requests dropped", "a program accepts too slowly; ss -lnt: Recv-Q and Send-Q"),
+        (
+            listen,
+            true,
+            "connection requests dropped",
+            "a program accepts too slowly; ss -lnt: Recv-Q and Send-Q",
+        ),
         (full, true, "dropped at full sockets", "a program reads too slowly; ss -um, ss -tm"),
         (untracked, true, "not tracked", "connection tracking has no room"),
         (no_route, false, "without a route", "ip route get ADDRESS says which is missing"),
@@ -80,10 +90,18 @@ pub(super) fn of(lately: &Lately<'_>) -> Vec<Trouble> {
             tell(true, format!("{name}: {errors} errors"), "the device could not send or receive them");
         }
         if *drops > 0 {
-            tell(true, format!("{name}: {drops} dropped"), "the device had no room or nobody to give them to");
+            tell(
+                true,
+                format!("{name}: {drops} dropped"),
+                "the device had no room or nobody to give them to",
+            );
         }
         if interface.link.as_ref().is_some_and(|link| !link.running) {
-            tell(false, format!("{name} is down"), "nothing comes in or out there; this end or the other is down");
+            tell(
+                false,
+                format!("{name} is down"),
+                "nothing comes in or out there; this end or the other is down",
+            );
         }
         if lately.counted && interface.mode.is_none() {
             tell(false, format!("{name} is not counted"), "the agent's log and netns-monitor doctor say why");

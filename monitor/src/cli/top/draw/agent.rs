@@ -54,7 +54,9 @@ fn processes(cost: &Cost, state: &State, theme: &Theme) -> Vec<Line<'static>> {
         }
         None => {
             lines.push(Line::from(Span::styled("no agent runs", theme.warn())));
-            lines.push(Line::from("What is attached goes on counting; netns-monitor agent takes it over again."));
+            lines.push(Line::from(
+                "What is attached goes on counting; netns-monitor agent takes it over again.",
+            ));
         }
     }
     lines.extend(cost.served.as_ref().map(|served| passes(served, cost, theme)).unwrap_or_default());
@@ -78,17 +80,14 @@ fn process(now: &Process, before: Option<&Process>, cost: &Cost, theme: &Theme) 
     let lately = before.filter(|before| before.pid == now.pid).zip(between).map(|(before, between)| {
         format!("{:.1} % of a core", (now.cpu - before.cpu) * 100.0 / between.as_secs_f64().max(0.001))
     });
-    let ever = now.age.filter(|age| age.as_secs() > 0).map(|age| {
-        format!("{:.1} % since its start {}", now.cpu * 100.0 / age.as_secs_f64(), ago(age))
-    });
+    let ever = now
+        .age
+        .filter(|age| age.as_secs() > 0)
+        .map(|age| format!("{:.1} % since its start {}", now.cpu * 100.0 / age.as_secs_f64(), ago(age)));
     let cpu: Vec<_> = lately.into_iter().chain(ever).collect();
-    let mut lines = vec![
-        field("CPU", cpu.join(", "), theme),
-        field("memory", volume(now.resident as f64, Unit::Bytes), theme),
-        field("threads", now.threads.to_string(), theme),
-    ];
-    lines.extend(now.descriptors.map(|open| field("descriptors", open.to_string(), theme)));
-    lines
+    let open = now.descriptors.map_or(String::new(), |open| format!(", {open} descriptors"));
+    let memory = format!("{}, {} threads{open}", volume(now.resident as f64, Unit::Bytes), now.threads);
+    vec![field("CPU", cpu.join(", "), theme), field("memory", memory, theme)]
 }
 
 fn passes(served: &Served, cost: &Cost, theme: &Theme) -> Vec<Line<'static>> {
@@ -97,7 +96,8 @@ fn passes(served: &Served, cost: &Cost, theme: &Theme) -> Vec<Line<'static>> {
     };
     let mut lines = vec![field("metrics", format!("http://{address}/metrics"), theme)];
     if let Some([passes, took, failed]) = served.passes {
-        let mean = if passes > 0.0 { format!(", {} in the mean", seconds(took / passes)) } else { String::new() };
+        let mean =
+            if passes > 0.0 { format!(", {} in the mean", seconds(took / passes)) } else { String::new() };
         lines.push(field("passes", format!("{}{mean}, {} failed", count(passes), count(failed)), theme));
     }
     if let Some((took, bytes, at)) = served.scrape {
@@ -129,17 +129,23 @@ fn objects(cost: &Cost, state: &State, theme: &Theme) -> Vec<Line<'static>> {
     let text = |bytes: u64| volume(bytes as f64, Unit::Bytes);
     let mut lines = vec![
         field("maps", format!("{}, {}", objects.maps, text(objects.map_bytes)), theme),
-        field("programs", format!(
-            "{}, {}; attached by {} links",
-            objects.programs.values().map(|program| program.loaded).sum::<u64>(),
-            text(program_bytes),
-            objects.links
-        ), theme),
+        field(
+            "programs",
+            format!(
+                "{}, {}; attached by {} links",
+                objects.programs.values().map(|program| program.loaded).sum::<u64>(),
+                text(program_bytes),
+                objects.links
+            ),
+            theme,
+        ),
     ];
     let measured = match (state.measure, objects.measured) {
         (true, _) => "measured while this is open (m ends it)",
         (false, true) => "measured: kernel.bpf_stats_enabled is 1",
-        (false, false) => "not measured; m measures while this is open, which costs each run of any program some ns",
+        (false, false) => {
+            "not measured; m measures while this is open, which costs each run of any program some ns"
+        }
     };
     lines.push(field("run times", measured.to_owned(), theme));
     lines.push(Line::default());

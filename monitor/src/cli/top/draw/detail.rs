@@ -51,27 +51,33 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, state: &mut State, theme: &T
     if !row.special {
         traffic::one(buffer, above, &row.label, Some(row.key), state, theme);
     }
+    state.scroll = explain(buffer, below, &row, state, theme, state.scroll);
+}
+
+/// Everything that is known of one, from this line on; says from which line it then was.
+pub(super) fn explain(
+    buffer: &mut Buffer,
+    area: Rect,
+    row: &Row,
+    state: &State,
+    theme: &Theme,
+    scroll: usize,
+) -> usize {
     let title = |text: &str| Line::from(Span::styled(format!(" {text} "), theme.title()));
+    let mut lines = trouble(row, state, theme);
+    lines.extend(facts(row, state, theme));
+    let mut why = drops(row, state, theme);
+    why.extend(heading("its TCP", theme));
+    why.extend(tcp_lines(row, state, theme));
     if area.width < 120 {
-        let mut lines = trouble(&row, state, theme);
-        lines.extend(facts(&row, state, theme));
         lines.extend(heading("why packets were dropped", theme));
-        lines.extend(drops(&row, state, theme));
-        lines.extend(heading("its TCP", theme));
-        lines.extend(tcp_lines(&row, state, theme));
-        state.scroll = draw_scrolled(buffer, below, theme, title(&row.label), lines, state.scroll);
-        return;
+        lines.extend(why);
+        return draw_scrolled(buffer, area, theme, title(&row.label), lines, scroll);
     }
     let [left, right] =
-        Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(below);
-    let mut lines = trouble(&row, state, theme);
-    lines.extend(facts(&row, state, theme));
-    let mut why = drops(&row, state, theme);
-    why.extend(heading("its TCP", theme));
-    why.extend(tcp_lines(&row, state, theme));
-    let at = draw_scrolled(buffer, left, theme, title(&row.label), lines, state.scroll);
-    let other = draw_scrolled(buffer, right, theme, title("why packets were dropped"), why, state.scroll);
-    state.scroll = at.max(other);
+        Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(area);
+    let at = draw_scrolled(buffer, left, theme, title(&row.label), lines, scroll);
+    at.max(draw_scrolled(buffer, right, theme, title("why packets were dropped"), why, scroll))
 }
 
 fn heading(text: &str, theme: &Theme) -> [Line<'static>; 2] {
@@ -91,7 +97,8 @@ fn trouble(row: &Row, state: &State, theme: &Theme) -> Vec<Line<'static>> {
         ])
     });
     let mut lines: Vec<_> = lines.collect();
-    let lately = format!("in the last {}; netns-monitor why {} tells more", age(state.model.lately()), row.label);
+    let lately =
+        format!("in the last {}; netns-monitor why {} tells more", age(state.model.lately()), row.label);
     lines.push(Line::from(Span::styled(lately, theme.dim())));
     lines
 }
@@ -116,7 +123,8 @@ fn facts(row: &Row, state: &State, theme: &Theme) -> Vec<Line<'static>> {
     let classes = state.model.classes(row.key);
     if !classes.is_empty() {
         lines.extend(heading("protocols", theme));
-        let header = format!("{:<14}{:>10}{:>10}{:>11}{:>11}", "", "rx pkt/s", "tx pkt/s", "rx all", "tx all");
+        let header =
+            format!("{:<14}{:>10}{:>10}{:>11}{:>11}", "", "rx pkt/s", "tx pkt/s", "rx all", "tx all");
         lines.push(Line::from(Span::styled(header, theme.dim())));
     }
     for (class, rates, total) in classes {
@@ -167,7 +175,8 @@ fn interface(row: &InterfaceRow, state: &State, theme: &Theme) -> Vec<Line<'stat
         Some(false) => ("DOWN", theme.bad()),
         None => ("unknown", theme.dim()),
     };
-    let mut what = vec![Span::styled(format!("{:<14}", interface.name), theme.title()), Span::styled(state_text, style)];
+    let mut what =
+        vec![Span::styled(format!("{:<14}", interface.name), theme.title()), Span::styled(state_text, style)];
     if let Some(link) = &interface.link {
         let peer = link.peer_interface.as_ref().map(|name| match link.peer_netns.as_deref() {
             Some("") | None => format!("  peer {name}"),
@@ -183,13 +192,18 @@ fn interface(row: &InterfaceRow, state: &State, theme: &Theme) -> Vec<Line<'stat
     let mut lines = vec![Line::from(what)];
     if let Some(counts) = &interface.counts {
         let rates = rates.map(|rates| [rates[0], rates[1]]);
-        let text = |at: usize| rates.map_or("-".to_owned(), |rates| format!("{}/s", rate(rates[at], state.unit)));
+        let text =
+            |at: usize| rates.map_or("-".to_owned(), |rates| format!("{}/s", rate(rates[at], state.unit)));
         let all = |bytes: u64| volume(bytes as f64, state.unit);
         lines.push(Line::from(vec![
             Span::styled(format!("  rx {:<12}", text(0)), theme.receive()),
             Span::styled(format!("tx {:<12}", text(1)), theme.transmit()),
             Span::styled(
-                format!("all: rx {}, tx {}", all(counts.receive.total().bytes), all(counts.transmit.total().bytes)),
+                format!(
+                    "all: rx {}, tx {}",
+                    all(counts.receive.total().bytes),
+                    all(counts.transmit.total().bytes)
+                ),
                 theme.dim(),
             ),
         ]));
@@ -222,6 +236,13 @@ fn drops(row: &Row, state: &State, theme: &Theme) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for reason in &reasons {
         lines.extend(one_reason(reason, state, theme));
+    }
+    let missed =
+        state.model.moment.as_ref().and_then(|moment| moment.drops.as_ref()).map_or(0, |drops| drops.missed);
+    if missed > 0 {
+        let text =
+            format!("the kernel did not show {missed} drops of the whole host: the program was at work");
+        lines.push(Line::from(Span::styled(text, theme.dim())));
     }
     lines
 }

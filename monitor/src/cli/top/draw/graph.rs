@@ -14,10 +14,8 @@ pub(super) fn mirrored(
     styles: [Style; 2],
 ) {
     let upper = area.height.div_ceil(2);
-    let (up, down) = (
-        Rect { height: upper, ..area },
-        Rect { y: area.y + upper, height: area.height - upper, ..area },
-    );
+    let (up, down) =
+        (Rect { height: upper, ..area }, Rect { y: area.y + upper, height: area.height - upper, ..area });
     let one = |at: fn(&(f32, f32)) -> f32| values.iter().map(at).collect::<Vec<f32>>();
     half(buffer, up, theme, &one(|value| value.0), most[0], styles[0], true);
     half(buffer, down, theme, &one(|value| value.1), most[1], styles[1], false);
@@ -33,6 +31,9 @@ pub(super) fn half(
     style: Style,
     upwards: bool,
 ) {
+    if area.is_empty() {
+        return;
+    }
     let rows = usize::from(area.height);
     let steps = rows * 4;
     let height = |back: usize| -> usize {

@@ -76,12 +76,29 @@ fn draw_tab(buffer: &mut Buffer, area: Rect, state: &mut State, theme: &Theme) {
     }
     match state.tab {
         Tab::Traffic => {
-            let height = if area.height >= 30 { area.height / 3 } else { 8 };
-            let [above, table] =
-                Layout::vertical([Constraint::Length(height.min(area.height / 2)), Constraint::Min(5)])
-                    .areas(area);
-            traffic::draw(buffer, above, state, theme);
+            let height = match area.height {
+                ..12 => 0,
+                12..30 => 8.min(area.height / 2),
+                height => height / 4,
+            };
+            let [above, rest] =
+                Layout::vertical([Constraint::Length(height), Constraint::Min(5)]).areas(area);
+            // Where there is place for it, the one that one is at is explained at once.
+            let rows = u16::try_from(state.rows().len()).unwrap_or(u16::MAX).saturating_add(3);
+            let below = match rest.height {
+                ..24 => 0,
+                height => height.saturating_sub(rows).max(height / 2),
+            };
+            let [table, below] =
+                Layout::vertical([Constraint::Min(5), Constraint::Length(below)]).areas(rest);
+            if height > 0 {
+                traffic::draw(buffer, above, state, theme);
+            }
             table::draw(buffer, table, state, theme);
+            let rows = state.rows();
+            if let Some(row) = state.current(&rows).cloned().filter(|_| below.height > 0) {
+                detail::explain(buffer, below, &row, state, theme, 0);
+            }
         }
         _ => {
             let rows = u16::try_from(state.rows().len()).unwrap_or(u16::MAX).saturating_add(3);
@@ -166,8 +183,7 @@ fn draw_keys(buffer: &mut Buffer, area: Rect, state: &State, theme: &Theme) {
     if state.searching || !state.search.is_empty() {
         let found = state.rows().len();
         let cursor = if state.searching { "_" } else { "" };
-        let mut spans =
-            vec![Span::styled(" /", theme.key()), Span::raw(format!("{}{cursor}", state.search))];
+        let mut spans = vec![Span::styled(" /", theme.key()), Span::raw(format!("{}{cursor}", state.search))];
         let hint = if state.searching { "Enter keeps it, Esc drops it" } else { "Esc drops it" };
         spans.push(Span::styled(format!("   {found} found   {hint}"), theme.dim()));
         put(buffer, area, &Line::from(spans));
@@ -175,22 +191,31 @@ fn draw_keys(buffer: &mut Buffer, area: Rect, state: &State, theme: &Theme) {
     }
     let keys: &[(&str, &str)] = match (state.help, state.detail, state.tab) {
         (true, ..) => &[("↑↓", "scroll"), ("Esc", "back"), ("q", "quit")],
-        (_, true, _) => &[("↑↓", "scroll"), ("Esc", "back"), ("1-4", "tab"), ("p", "pause"), ("?", "help"), ("q", "quit")],
-        (_, _, Tab::Agent) => &[("m", "measure programs"), ("1-4", "tab"), ("p", "pause"), ("?", "help"), ("q", "quit")],
+        (_, true, _) => {
+            &[("↑↓", "scroll"), ("Esc", "back"), ("1-4", "tab"), ("p", "pause"), ("?", "help"), ("q", "quit")]
+        }
+        (_, _, Tab::Agent) => {
+            &[("m", "measure programs"), ("1-4", "tab"), ("p", "pause"), ("?", "help"), ("q", "quit")]
+        }
         _ => &[
-            ("↑↓", "go"),
-            ("Enter", "details"),
-            ("/", "search"),
-            ("s", "sort"),
-            ("t", "trouble"),
-            ("p", "pause"),
-            ("u", "units"),
             ("?", "help"),
             ("q", "quit"),
+            ("Enter", "details"),
+            ("/", "search"),
+            ("t", "trouble"),
+            ("s", "sort"),
+            ("p", "pause"),
+            ("1-4", "tab"),
+            ("u", "units"),
+            ("↑↓", "go"),
         ],
     };
-    let mut spans = Vec::new();
+    let mut spans: Vec<Span<'_>> = Vec::new();
     for (key, what) in keys {
+        let used: usize = spans.iter().map(Span::width).sum();
+        if used + key.chars().count() + what.len() + 3 > usize::from(area.width) {
+            break;
+        }
         let key = if theme.unicode { key } else { &key.replace("↑↓", "j k")[..] };
         spans.push(Span::styled(format!(" {key}"), theme.key()));
         spans.push(Span::styled(format!(" {what} "), theme.dim()));
@@ -208,7 +233,8 @@ fn waiting(state: &State, theme: &Theme) -> Line<'static> {
 
 /// What is said where there is no namespace.
 fn nothing(theme: &Theme) -> Vec<Line<'static>> {
-    let command = |text: &str| Line::from(vec![Span::raw("    "), Span::styled(text.to_owned(), theme.key())]);
+    let command =
+        |text: &str| Line::from(vec![Span::raw("    "), Span::styled(text.to_owned(), theme.key())]);
     vec![
         Line::from("There is no network namespace on this host beside its own."),
         Line::from(""),

@@ -65,7 +65,11 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, state: &mut State, theme: &T
     }
     if rows.is_empty() {
         let text = if state.search.is_empty() { "none" } else { "nothing has such a name" };
-        put(buffer, Rect { height: body.height.min(1), ..body }, &Line::from(Span::styled(format!(" {text}"), theme.dim())));
+        put(
+            buffer,
+            Rect { height: body.height.min(1), ..body },
+            &Line::from(Span::styled(format!(" {text}"), theme.dim())),
+        );
     }
     if rows.len() > state.page {
         let end = (state.first + state.page).min(rows.len());
@@ -95,7 +99,14 @@ fn place(columns: &[Column], area: Rect, longest: u16) -> Vec<Placed> {
     placed
 }
 
-fn draw_head(buffer: &mut Buffer, area: Rect, placed: &[Placed], sort: Sort, state: &mut State, theme: &Theme) {
+fn draw_head(
+    buffer: &mut Buffer,
+    area: Rect,
+    placed: &[Placed],
+    sort: Sort,
+    state: &mut State,
+    theme: &Theme,
+) {
     for Placed { column, x, width } in placed {
         let is_sorted = *column == sort.by;
         let mut title = column.title().to_owned();
@@ -104,7 +115,8 @@ fn draw_head(buffer: &mut Buffer, area: Rect, placed: &[Placed], sort: Sort, sta
         }
         let style = if is_sorted { theme.key() } else { theme.dim().add_modifier(Modifier::BOLD) };
         let begin = if *column == Column::Name { x + 2 } else { *x };
-        let text = if column.is_text() { title } else { format!("{title:>width$}", width = usize::from(*width)) };
+        let text =
+            if column.is_text() { title } else { format!("{title:>width$}", width = usize::from(*width)) };
         buffer.set_stringn(begin, area.y, text, usize::from(area.right().saturating_sub(begin)), style);
         if *column != Column::Shape {
             state.hits.push((Rect { x: *x, y: area.y, width: *width, height: 1 }, Action::SortBy(*column)));
@@ -118,7 +130,8 @@ fn draw_row(buffer: &mut Buffer, area: Rect, placed: &[Placed], row: &Row, state
         let room = usize::from(*width);
         match column {
             Column::Name => {
-                let line = Line::from(vec![mark(row, theme), Span::raw(middle(&row.label, room.saturating_sub(2)))]);
+                let line =
+                    Line::from(vec![mark(row, theme), Span::raw(middle(&row.label, room.saturating_sub(2)))]);
                 buffer.set_line(place.x, place.y, &line, place.width);
             }
             Column::Shape => draw_shape(buffer, place, row, state, theme),

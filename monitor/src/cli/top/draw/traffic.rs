@@ -32,7 +32,14 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, state: &State, theme: &Theme
 }
 
 /// Of one namespace, or of all.
-pub(super) fn one(buffer: &mut Buffer, area: Rect, name: &str, key: Option<u64>, state: &State, theme: &Theme) {
+pub(super) fn one(
+    buffer: &mut Buffer,
+    area: Rect,
+    name: &str,
+    key: Option<u64>,
+    state: &State,
+    theme: &Theme,
+) {
     let nothing = VecDeque::new();
     let history = state.model.history(key).unwrap_or(&nothing);
     let inside_width = usize::from(area.width.saturating_sub(2));
@@ -45,9 +52,9 @@ pub(super) fn one(buffer: &mut Buffer, area: Rect, name: &str, key: Option<u64>,
     let most = [most(|value| value.0), most(|value| value.1)];
     let now = |at: usize| -> String {
         let last: Option<&[f32; SERIES]> = history.back();
-        last.map(|last| last[at]).filter(|value| value.is_finite()).map_or("-".to_owned(), |value| {
-            format!("{}/s", rate(f64::from(value), state.unit))
-        })
+        last.map(|last| last[at])
+            .filter(|value| value.is_finite())
+            .map_or("-".to_owned(), |value| format!("{}/s", rate(f64::from(value), state.unit)))
     };
     let room = inside_width.saturating_sub(40);
     let title = Line::from(vec![

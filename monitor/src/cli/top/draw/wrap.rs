@@ -15,7 +15,7 @@ pub(super) fn wrap(line: Line<'_>, width: usize) -> Vec<Line<'_>> {
         // Each word with the spaces behind it.
         for word in span.content.split_inclusive(' ') {
             let bare = Span::raw(word.trim_end()).width();
-            if used + bare > width && used > indent {
+            if used + bare > width && !now.is_empty() {
                 lines.push(Line::from(std::mem::take(&mut now)));
                 now.push(Span::raw(" ".repeat(indent)));
                 used = indent;
@@ -36,10 +36,11 @@ mod tests {
     #[test]
     fn lines_break_at_words_and_styles_stay_with_theirs() {
         let line = Line::from(vec![Span::raw("  one two "), Span::raw("three four")]);
-        let lines: Vec<String> = wrap(line, 12).iter().map(|line| line.to_string().trim_end().to_owned()).collect();
+        let lines: Vec<String> =
+            wrap(line, 12).iter().map(|line| line.to_string().trim_end().to_owned()).collect();
         assert_eq!(lines, ["  one two", "    three", "    four"]);
         assert_eq!(wrap(Line::from("short"), 12).len(), 1);
-        // A word that fits nowhere is cut by its place, not lost before it.
+        // A word that fits nowhere has a line of its own.
         assert_eq!(wrap(Line::from("a verylongwordindeed b"), 10).len(), 3);
     }
 }
