@@ -50,10 +50,7 @@ impl Tmux {
     /// # Panics
     /// When tmux is gone.
     pub fn press(&self, keys: &[&str]) {
-        // One after the other: Escape and a character that come at once are one key.
-        for key in keys {
-            tell(&["send-keys", key]);
-        }
+        tell(&[&["send-keys"], keys].concat());
     }
 
     /// Types a line.

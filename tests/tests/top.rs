@@ -148,7 +148,7 @@ fn what_it_shows_is_what_was_sent_and_every_key_does_what_the_help_says() {
 
 #[test]
 fn a_pause_holds_and_a_signal_gives_the_terminal_back() {
-    let scene = Scene::two(&[]);
+    let _scene = Scene::two(&[]);
     let tmux = Tmux::start(80, 24);
     tmux.line(&format!("stty -g > /run/before; sh -c 'echo $$ > /run/pid; exec {TOP} blue'; echo ended $?; stty -g > /run/after"));
     tmux.until("blue", |screen| screen.contains("1 found"));
@@ -191,7 +191,6 @@ fn a_pause_holds_and_a_signal_gives_the_terminal_back() {
     };
     assert!(has_colour(&format!("{TOP} blue")));
     assert!(!has_colour(&format!("NO_COLOR=1 {TOP} blue")));
-    drop(scene);
 }
 
 #[test]

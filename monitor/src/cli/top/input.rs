@@ -64,6 +64,18 @@ pub(super) const KEYS: [(&str, &str); 16] = [
     ),
 ];
 
+/// The events that one is: Esc and the next key arrive as one, with Alt, where they come at once over a slow line.
+pub(super) fn apart(event: Event) -> Vec<Event> {
+    match event {
+        Event::Key(key) if key.modifiers.contains(KeyModifiers::ALT) => {
+            let modifiers = key.modifiers - KeyModifiers::ALT;
+            let escape = KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE);
+            vec![Event::Key(escape), Event::Key(KeyEvent { modifiers, ..key })]
+        }
+        event => vec![event],
+    }
+}
+
 /// What an event stands for.
 pub(super) fn action(event: &Event, state: &State) -> Action {
     match event {

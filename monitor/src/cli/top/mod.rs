@@ -35,7 +35,7 @@ use clap::Args;
 
 use self::{
     columns::Tab,
-    input::{Action, action},
+    input::{Action, action, apart},
     read::{Message, Wish, Wishes},
     state::State,
     terminal::Screen,
@@ -137,9 +137,13 @@ fn heard(state: &mut State, message: Message) -> Action {
         }
         Message::Failed(why) => state.failed = Some(why),
         Message::Event(event) => {
-            let action = action(&event, state);
-            state.act(action);
-            return action;
+            for event in apart(event) {
+                let action = action(&event, state);
+                state.act(action);
+                if action == Action::Quit {
+                    return action;
+                }
+            }
         }
         Message::Stop => return Action::Quit,
     }

@@ -25,16 +25,20 @@ use super::read::Message;
 /// How long the screen may take to end by itself once a signal asked for it: its terminal may not take what it writes.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// What Rust's own panics end a program with.
+const PANICKED: i32 = 101;
+
 /// The terminal while it is ours.
 pub(super) struct Screen(pub(super) Terminal<CrosstermBackend<Stdout>>);
 
 impl Screen {
-    /// Takes it. A panic gives it back before it says why.
+    /// Takes it. A panic of any thread gives it back, says why and ends the program: what is left would draw on.
     pub(super) fn take() -> io::Result<Self> {
         let say = panic::take_hook();
         panic::set_hook(Box::new(move |why| {
             give_back();
             say(why);
+            process::exit(PANICKED);
         }));
         enable_raw_mode()?;
         let taken = execute!(stdout(), EnterAlternateScreen, EnableMouseCapture);

@@ -26,7 +26,7 @@ use super::{
     columns::{Column, Sort, Tab},
     cost::{Cost, Process, Served},
     draw,
-    input::{Action, action},
+    input::{Action, action, apart},
     model::Model,
     state::State,
     theme::{Depth, Theme},
@@ -159,6 +159,7 @@ fn moment(start: Instant, second: u64) -> Moment {
     Moment {
         at: start + Duration::from_secs(second),
         sample,
+        complete: true,
         drops: Some(drops),
         tcp: Some(tcp),
         host: HOST,
@@ -429,6 +430,14 @@ fn a_search_finds_any_name_and_a_row_stays_chosen_wherever_it_goes() {
     let gone = Some(999);
     state.selected = gone;
     assert_eq!(state.current(&state.rows()).map(|row| row.label.as_str()), Some(&*labels(&state)[0]));
+}
+
+#[test]
+fn escape_and_a_key_that_come_at_once_are_both() {
+    let at_once = Event::Key(KeyEvent::new(KeyCode::Char('3'), KeyModifiers::ALT));
+    assert_eq!(apart(at_once), [key(KeyCode::Esc), key(KeyCode::Char('3'))]);
+    let control = Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+    assert_eq!(apart(control.clone()), [control]);
 }
 
 #[test]

@@ -65,14 +65,10 @@ fn processes(cost: &Cost, state: &State, theme: &Theme) -> Vec<Line<'static>> {
         lines.push(Line::from(Span::styled(format!("this screen {}", own.pid), theme.title())));
         let before = cost.before.as_ref().and_then(|before| before.own.as_ref());
         lines.extend(process(own, before, cost, theme));
-        let reading = format!("{} every {}", short(rounded(state.took)), short(state.interval));
+        let reading = format!("{} every {}", seconds(state.took.as_secs_f64()), short(state.interval));
         lines.push(field("a reading", reading, theme));
     }
     lines
-}
-
-fn rounded(time: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn process(now: &Process, before: Option<&Process>, cost: &Cost, theme: &Theme) -> Vec<Line<'static>> {

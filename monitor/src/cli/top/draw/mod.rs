@@ -20,7 +20,7 @@ use ratatui::{
 use super::{
     columns::Tab,
     input::Action,
-    numbers::{age, rate},
+    numbers::{age, rate, seconds},
     state::State,
     theme::Theme,
 };
@@ -53,7 +53,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, theme: &Theme) {
         draw_text(buffer, body, theme, "", vec![waiting(state, theme)]);
     } else if state.tab == Tab::Agent {
         agent::draw(buffer, body, state, theme);
-    } else if state.model.rows.iter().all(|row| row.special) && state.tab == Tab::Traffic {
+    } else if is_empty(state) && !state.model.moment.as_ref().is_some_and(|moment| moment.complete) {
+        draw_text(buffer, body, theme, "", vec![waiting(state, theme)]);
+    } else if is_empty(state) {
         draw_text(buffer, body, theme, " nothing to show yet ", nothing(theme));
     } else if state.detail {
         detail::draw(buffer, body, state, theme);
@@ -61,6 +63,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, theme: &Theme) {
         draw_tab(buffer, body, state, theme);
     }
     draw_keys(buffer, keys, state, theme);
+}
+
+/// Whether there is no namespace to be shown.
+fn is_empty(state: &State) -> bool {
+    state.tab == Tab::Traffic && state.model.rows.iter().all(|row| row.special)
 }
 
 /// A table, and beside it what it does not tell.
@@ -102,7 +109,7 @@ fn draw_tab(buffer: &mut Buffer, area: Rect, state: &mut State, theme: &Theme) {
         }
         _ => {
             let rows = u16::try_from(state.rows().len()).unwrap_or(u16::MAX).saturating_add(3);
-            let height = rows.clamp(6, area.height / 2);
+            let height = rows.max(6).min(area.height / 2);
             let [table, below] =
                 Layout::vertical([Constraint::Length(height), Constraint::Min(3)]).areas(area);
             table::draw(buffer, table, state, theme);
@@ -123,7 +130,8 @@ fn draw_tabs(buffer: &mut Buffer, area: Rect, state: &mut State, theme: &Theme) 
         let style = if *tab == state.tab { theme.selected() } else { Style::new() };
         let begin = x;
         x = put_at(buffer, x, " ", style);
-        x = put_at(buffer, x, &(number + 1).to_string(), style.patch(theme.key()));
+        let digit = if *tab == state.tab { style } else { theme.key() };
+        x = put_at(buffer, x, &(number + 1).to_string(), digit);
         x = put_at(buffer, x, &format!(" {name} "), style);
         state.hits.push((Rect { x: begin, width: x - begin, ..area }, Action::Tab(*tab)));
         x += 1;
@@ -174,7 +182,8 @@ fn draw_sums(buffer: &mut Buffer, area: Rect, state: &State, theme: &Theme) {
     if let Some(why) = &state.failed {
         spans.push(Span::styled(format!("   not read: {why}"), theme.bad()));
     } else if state.took > state.interval / 2 {
-        spans.push(Span::styled(format!("   a reading takes {}", short(state.took)), theme.warn()));
+        let took = seconds(state.took.as_secs_f64());
+        spans.push(Span::styled(format!("   a reading takes {took}"), theme.warn()));
     }
     put(buffer, area, &Line::from(spans));
 }

@@ -29,24 +29,23 @@ struct Placed {
 
 pub(super) fn draw(buffer: &mut Buffer, area: Rect, state: &mut State, theme: &Theme) {
     let sort = state.sort();
-    let rows: Vec<Row> = state.rows().into_iter().cloned().collect();
-    let refs: Vec<&Row> = rows.iter().collect();
-    let current = state.current(&refs).map(|row| row.key);
     let inside = panel(buffer, area, theme, Line::default());
     let [head, body] = [
         Rect { height: 1, ..inside },
         Rect { y: inside.y + 1, height: inside.height.saturating_sub(1), ..inside },
     ];
+    let page = usize::from(body.height);
+    let rows = state.rows();
+    let current = state.current(&rows).map(|row| row.key);
     let longest = rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0) as u16;
+    let all = rows.len();
+    let at = rows.iter().position(|row| Some(row.key) == current).unwrap_or(0);
+    let first = state.first.min(all.saturating_sub(page)).min(at).max((at + 1).saturating_sub(page));
+    let shown: Vec<Row> = rows.into_iter().skip(first).take(page).cloned().collect();
+    (state.page, state.first) = (page, first);
     let placed = place(&state.columns(area.width), inside, longest);
     draw_head(buffer, head, &placed, sort, state, theme);
-
-    state.page = usize::from(body.height);
-    let at = rows.iter().position(|row| Some(row.key) == current).unwrap_or(0);
-    let last = rows.len().saturating_sub(state.page);
-    state.first = state.first.min(last).min(at).max((at + 1).saturating_sub(state.page));
-    let shown = rows.iter().skip(state.first);
-    for (row, line) in shown.clone().zip(body.rows()) {
+    for (row, line) in shown.iter().zip(body.rows()) {
         let is_current = Some(row.key) == current;
         draw_row(buffer, line, &placed, row, state, theme);
         if is_current {
@@ -63,7 +62,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, state: &mut State, theme: &T
         }
         state.hits.push((line, Action::Select(row.key)));
     }
-    if rows.is_empty() {
+    if all == 0 {
         let text = if state.search.is_empty() { "none" } else { "nothing has such a name" };
         put(
             buffer,
@@ -71,9 +70,9 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, state: &mut State, theme: &T
             &Line::from(Span::styled(format!(" {text}"), theme.dim())),
         );
     }
-    if rows.len() > state.page {
-        let end = (state.first + state.page).min(rows.len());
-        bottom_right(buffer, area, &format!(" {}-{end} of {} ", state.first + 1, rows.len()), theme.dim());
+    if all > page {
+        let end = (first + page).min(all);
+        bottom_right(buffer, area, &format!(" {}-{end} of {all} ", first + 1), theme.dim());
     }
 }
 
