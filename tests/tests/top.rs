@@ -42,7 +42,8 @@ fn totals(screen: &str, protocol: &str) -> [String; 2] {
 
 /// What `blue` sent, by one look.
 fn sent_in_all() -> u64 {
-    let list: Value = serde_json::from_str(&run_well(&["top", "--once", "--json"]).stdout).expect("JSON");
+    let list: Value =
+        serde_json::from_str(&run_well(&["top", "blue", "--once", "--json"]).stdout).expect("JSON");
     assert_eq!(list[0]["netns"], "blue");
     list[0]["counts"]["transmit"]["packets"].as_u64().expect("a number")
 }

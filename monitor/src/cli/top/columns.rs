@@ -174,7 +174,7 @@ impl Column {
             (Self::Lost, Tab::Traffic) => 100,
             (Self::ResentTotal | Self::FailedTotal, _) => 130,
             (Self::Established, _) => 90,
-            (Self::Resets, _) => 72,
+            (Self::Resets, _) => 100,
             (Self::RxPackets | Self::TxPackets, _) => 70,
             (Self::DropsTotal, _) => 70,
             _ => 0,

@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) failed: Option<String>,
     /// How many rows of the table there was place for.
     pub(super) page: usize,
+    /// Whether there was place to explain the row one is at.
+    pub(super) explains: bool,
     /// What a click does, by place; the last one wins.
     pub(super) hits: Vec<(Rect, Action)>,
     /// What is to be looked for where nothing is counted.
@@ -78,6 +80,7 @@ impl State {
             measure: false,
             failed: None,
             page: 1,
+            explains: false,
             hits: Vec::new(),
             bpffs: String::new(),
         }
@@ -239,7 +242,7 @@ impl State {
 
     /// Whether names of the kernel's functions are of use now.
     pub(super) fn wants_symbols(&self) -> bool {
-        (self.detail || self.tab == Tab::Drops) && self.symbols.is_none()
+        (self.detail || self.explains || self.tab == Tab::Drops) && self.symbols.is_none()
     }
 }
 

@@ -95,3 +95,32 @@ pub(super) fn follow_events(to: Sender<Message>) -> io::Result<()> {
     })?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{env, process::Command};
+
+    use super::*;
+
+    const CHILD: &str = "NETNS_MONITOR_TEST_PANICS";
+
+    /// Runs itself on a terminal of its own, where it panics.
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_says_why_and_ends_the_program() {
+        if env::var_os(CHILD).is_some() {
+            let _screen = Screen::take().expect("a terminal");
+            thread::spawn(|| panic!("so it is said")).join().expect_err("it does not come so far");
+            unreachable!("the program has ended");
+        }
+        let own = env::current_exe().expect("this test");
+        let name = "cli::top::terminal::tests::a_panic_gives_the_terminal_back_before_it_says_why_and_ends_the_program";
+        let run = format!("{} --exact {name} --nocapture", own.display());
+        let mut script = Command::new("script");
+        let output = script.args(["-qec", &run, "/dev/null"]).env(CHILD, "1").output().expect("script");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let at = |what: &str| said.find(what).unwrap_or_else(|| panic!("no {what:?} in {said:?}"));
+        assert!(at("\x1b[?1049h") < at("\x1b[?1049l") && at("\x1b[?1049l") < at("so it is said"), "{said:?}");
+        assert!(at("\x1b[?25h") < at("so it is said"), "the cursor: {said:?}");
+        assert_eq!(output.status.code(), Some(PANICKED), "{said:?}");
+    }
+}

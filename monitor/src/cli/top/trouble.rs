@@ -5,9 +5,19 @@ use monitor_ebpf::health::{TcpCounts, failure};
 use super::model::STACK;
 use crate::{cli::why::plain::plain, sample::InterfaceSample, topology::figures::Conntrack};
 
+/// What told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    Drops,
+    Tcp,
+    /// The kernel's figures, and devices.
+    Else,
+}
+
 /// One thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
+    pub(super) from: From,
     /// Whether somebody waits for it; else it may be meant so.
     pub(super) bad: bool,
     /// What, in a few words.
@@ -36,22 +46,22 @@ pub(super) struct Lately<'a> {
 /// Everything that went wrong.
 pub(super) fn of(lately: &Lately<'_>) -> Vec<Trouble> {
     let mut found = Vec::new();
-    let mut tell = |bad, what: String, means| found.push(Trouble { bad, what, means });
+    let mut tell = |from, bad, what: String, means| found.push(Trouble { from, bad, what, means });
     if lately.conntrack.is_some_and(|conntrack| conntrack.limit > 0 && conntrack.entries >= conntrack.limit) {
-        tell(true, "connection tracking is full".to_owned(), "each new connection is dropped");
+        tell(From::Else, true, "connection tracking is full".to_owned(), "each new connection is dropped");
     }
     if let Some((before, now)) = lately.tcp {
         for (at, one, many, means) in FAILURES {
             let count = now.failures[at].saturating_sub(before.failures[at]);
             if count > 0 {
-                tell(true, format!("{count} {}", if count == 1 { one } else { many }), means);
+                tell(From::Tcp, true, format!("{count} {}", if count == 1 { one } else { many }), means);
             }
         }
     }
     for (reason, count) in lately.lost {
         let means =
             plain(reason).map_or("the kernel's own name; nothing is known of it here", |plain| plain.says);
-        tell(true, format!("{count} dropped: {reason}"), means);
+        tell(From::Drops, true, format!("{count} dropped: {reason}"), means);
     }
     if let Some((before, now)) = lately.tcp {
         let sum = |counts: &TcpCounts| counts.retransmits.iter().sum::<u64>();
@@ -62,6 +72,7 @@ pub(super) fn of(lately: &Lately<'_>) -> Vec<Trouble> {
             // One in a hundred is what a person feels.
             let many = part.is_some_and(|part| part >= 1.0);
             tell(
+                From::Tcp,
                 many,
                 format!("{again} sent again{percent}"),
                 "segments were lost or late on the way, or on the way back",
@@ -81,16 +92,22 @@ pub(super) fn of(lately: &Lately<'_>) -> Vec<Trouble> {
         (no_route, false, "without a route", "ip route get ADDRESS says which is missing"),
     ] {
         if count > 0 {
-            tell(bad, format!("{count} {what}"), means);
+            tell(From::Else, bad, format!("{count} {what}"), means);
         }
     }
     for (interface, [drops, errors]) in lately.devices {
         let name = &interface.name;
         if *errors > 0 {
-            tell(true, format!("{name}: {errors} errors"), "the device could not send or receive them");
+            tell(
+                From::Else,
+                true,
+                format!("{name}: {errors} errors"),
+                "the device could not send or receive them",
+            );
         }
         if *drops > 0 {
             tell(
+                From::Else,
                 true,
                 format!("{name}: {drops} dropped"),
                 "the device had no room or nobody to give them to",
@@ -98,13 +115,19 @@ pub(super) fn of(lately: &Lately<'_>) -> Vec<Trouble> {
         }
         if interface.link.as_ref().is_some_and(|link| !link.running) {
             tell(
+                From::Else,
                 false,
                 format!("{name} is down"),
                 "nothing comes in or out there; this end or the other is down",
             );
         }
         if lately.counted && interface.mode.is_none() {
-            tell(false, format!("{name} is not counted"), "the agent's log and netns-monitor doctor say why");
+            tell(
+                From::Else,
+                false,
+                format!("{name} is not counted"),
+                "the agent's log and netns-monitor doctor say why",
+            );
         }
     }
     found.sort_by_key(|trouble| !trouble.bad);

@@ -21,19 +21,23 @@ use crate::{
             numbers::{age, count, middle, rate, seconds, volume},
             state::State,
             theme::Theme,
+            trouble::From,
         },
         why::{plain::plain, tcp},
     },
     sample::{NetnsSample, lost::HOST},
 };
 
+const DROPS: &str = "why packets were dropped";
+const ITS_TCP: &str = "its TCP";
+
 /// Below the tables of drops and of TCP: the reasons of the namespace one is at.
 pub(super) fn draw_reasons(buffer: &mut Buffer, area: Rect, state: &mut State, theme: &Theme) {
     let rows = state.rows();
     let Some(row) = state.current(&rows) else { return };
     let (label, lines) = match state.tab {
-        Tab::Drops => (format!(" {}: why packets were dropped ", row.label), drops(row, state, theme)),
-        _ => (format!(" {}: its TCP ", row.label), tcp_lines(row, state, theme)),
+        Tab::Drops => (format!(" {}: {DROPS} ", row.label), drops(row, state, theme)),
+        _ => (format!(" {}: {ITS_TCP} ", row.label), tcp_lines(row, state, theme)),
     };
     draw_scrolled(buffer, area, theme, Line::from(Span::styled(label, theme.title())), lines, 0);
 }
@@ -66,18 +70,23 @@ pub(super) fn explain(
     let title = |text: &str| Line::from(Span::styled(format!(" {text} "), theme.title()));
     let mut lines = trouble(row, state, theme);
     lines.extend(facts(row, state, theme));
-    let mut why = drops(row, state, theme);
-    why.extend(heading("its TCP", theme));
-    why.extend(tcp_lines(row, state, theme));
+    // What tells the reason comes first.
+    let mut parts = [(DROPS, drops(row, state, theme)), (ITS_TCP, tcp_lines(row, state, theme))];
+    if row.troubles.first().is_some_and(|trouble| trouble.from == From::Tcp) {
+        parts.reverse();
+    }
+    let [(name, mut why), (other, more)] = parts;
+    why.extend(heading(other, theme));
+    why.extend(more);
     if area.width < 120 {
-        lines.extend(heading("why packets were dropped", theme));
+        lines.extend(heading(name, theme));
         lines.extend(why);
         return draw_scrolled(buffer, area, theme, title(&row.label), lines, scroll);
     }
     let [left, right] =
         Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(area);
     let at = draw_scrolled(buffer, left, theme, title(&row.label), lines, scroll);
-    at.max(draw_scrolled(buffer, right, theme, title("why packets were dropped"), why, scroll))
+    at.max(draw_scrolled(buffer, right, theme, title(name), why, scroll))
 }
 
 fn heading(text: &str, theme: &Theme) -> [Line<'static>; 2] {
@@ -315,7 +324,7 @@ fn tcp_lines(row: &Row, state: &State, theme: &Theme) -> Vec<Line<'static>> {
         let text = "not counted: an agent counts what TCP meets with in what it watches";
         return vec![Line::from(Span::styled(text, theme.dim()))];
     };
-    let mut lines = vec![Line::from(Span::styled(opened(row, &now), theme.dim()))];
+    let mut lines = Vec::new();
     for line in tcp::lines(&before, &now) {
         let (what, means) = line.split_once(": ").unwrap_or((&line, ""));
         let style = if what.contains("(+") { theme.bad() } else { Style::new() };
@@ -324,28 +333,31 @@ fn tcp_lines(row: &Row, state: &State, theme: &Theme) -> Vec<Line<'static>> {
             Span::styled(format!(": {means}"), theme.dim()),
         ]));
     }
-    if lines.len() == 1 {
+    if lines.is_empty() {
         lines.push(Line::from(Span::styled("nothing went wrong since counting began", theme.good())));
     }
+    lines.extend(opened(row, &now).into_iter().map(|line| Line::from(Span::styled(line, theme.dim()))));
     lines
 }
 
 /// What went well.
-fn opened(row: &Row, now: &TcpCounts) -> String {
+fn opened(row: &Row, now: &TcpCounts) -> Vec<String> {
     let [client, server] = now.opened;
-    let mut text = format!("{} connections opened, {client} of them by itself", client + server);
-    if let Some(established) = row.tcp.as_ref().and_then(|tcp| tcp.established) {
-        text.push_str(&format!("; {established} established"));
-    }
-    for (what, times) in [("round trips", &now.rtt), ("handshakes as a client", &now.handshakes[0])] {
+    let established = row.tcp.as_ref().and_then(|tcp| tcp.established);
+    let established =
+        established.map_or(String::new(), |established| format!(", {established} established now"));
+    let mut lines =
+        vec![format!("{} connections opened, {client} of them by itself{established}", client + server)];
+    let lately = row.tcp.as_ref().and_then(|tcp| tcp.rtt);
+    let lately = lately.map_or(String::new(), |mean| format!("; lately {} in the mean", seconds(mean)));
+    for (what, times, lately) in
+        [("round trips", &now.rtt, lately.as_str()), ("handshakes as a client", &now.handshakes[0], "")]
+    {
         if let Some((half, most)) = quantiles(times) {
-            text.push_str(&format!("; {what}: half under {half}, 95 % under {most}"));
+            lines.push(format!("{what}: half under {half}, 95 % under {most}{lately}"));
         }
     }
-    if let Some(mean) = row.tcp.as_ref().and_then(|tcp| tcp.rtt) {
-        text.push_str(&format!("; round trips lately {} in the mean", seconds(mean)));
-    }
-    text
+    lines
 }
 
 /// Bounds that half and 95 of 100 are under; absent where nothing was timed, or too much was beyond the last bound.

@@ -33,6 +33,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, theme: &Theme) {
     let area = frame.area();
     let buffer = frame.buffer_mut();
     state.hits.clear();
+    state.explains = false;
     if area.width < LEAST.0 || area.height < LEAST.1 {
         let text = format!("{}×{} is too small: {}×{} at least", area.width, area.height, LEAST.0, LEAST.1);
         Paragraph::new(text).wrap(Wrap { trim: true }).render(area, buffer);
@@ -102,8 +103,9 @@ fn draw_tab(buffer: &mut Buffer, area: Rect, state: &mut State, theme: &Theme) {
                 traffic::draw(buffer, above, state, theme);
             }
             table::draw(buffer, table, state, theme);
+            state.explains = below.height > 0;
             let rows = state.rows();
-            if let Some(row) = state.current(&rows).cloned().filter(|_| below.height > 0) {
+            if let Some(row) = state.current(&rows).filter(|_| below.height > 0).cloned() {
                 detail::explain(buffer, below, &row, state, theme, 0);
             }
         }
