@@ -86,7 +86,7 @@ fn netns(cookie: u64, label: &str, interfaces: Vec<InterfaceSample>) -> NetnsSam
         cookie: Cookie(cookie),
         inode: Some(4_026_532_000 + cookie),
         state: NetnsState::Named,
-        owned: cookie % 2 == 0,
+        owned: cookie.is_multiple_of(2),
         identity: IdentitySample {
             unit: (cookie == 12).then(|| "nightly.service".to_owned()),
             ..Default::default()

@@ -38,7 +38,7 @@ pub(super) fn half(
     let steps = rows * 4;
     let height = |back: usize| -> usize {
         let value = values.len().checked_sub(back + 1).map_or(f32::NAN, |at| values[at]);
-        if !(f64::from(value) > 0.0) {
+        if value.is_nan() || value <= 0.0 {
             return 0;
         }
         // What is there at all is seen.

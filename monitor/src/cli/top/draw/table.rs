@@ -16,6 +16,7 @@ use crate::cli::{
         numbers::{cut, middle},
         state::State,
         theme::Theme,
+        trouble::From,
     },
     why::plain::plain,
 };
@@ -135,7 +136,7 @@ fn draw_row(buffer: &mut Buffer, area: Rect, placed: &[Placed], row: &Row, state
             }
             Column::Shape => draw_shape(buffer, place, row, state, theme),
             Column::Trouble => {
-                buffer.set_line(place.x, place.y, &trouble(row, room, theme), place.width);
+                buffer.set_line(place.x, place.y, &trouble(row, room, state.tab, theme), place.width);
             }
             Column::Reason => {
                 buffer.set_line(place.x, place.y, &reason(row, room, theme), place.width);
@@ -157,8 +158,10 @@ fn mark(row: &Row, theme: &Theme) -> Span<'static> {
 }
 
 /// The worst, how many more there are, and what it means as far as there is place.
-fn trouble(row: &Row, room: usize, theme: &Theme) -> Line<'static> {
-    let Some(first) = row.troubles.first() else { return Line::default() };
+fn trouble(row: &Row, room: usize, tab: Tab, theme: &Theme) -> Line<'static> {
+    // In the tab of TCP what TCP told.
+    let here = row.troubles.iter().find(|trouble| tab == Tab::Tcp && trouble.from == From::Tcp);
+    let Some(first) = here.or(row.troubles.first()) else { return Line::default() };
     let more = match row.troubles.len() {
         1 => String::new(),
         more => format!(" +{}", more - 1),
