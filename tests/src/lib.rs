@@ -19,4 +19,5 @@ pub mod reference;
 pub mod scene;
 pub mod terminal;
 pub mod test_run;
+pub mod tmux;
 pub mod traffic;

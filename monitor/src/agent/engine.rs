@@ -1,6 +1,7 @@
 //! What `agent`, `apply`, `destroy` and the looking subcommands do to the kernel, in order. Blocking.
 
 mod gc;
+mod live;
 mod look;
 mod pins;
 mod talk;
@@ -22,7 +23,11 @@ use tracing::{debug, info, warn};
 
 use self::pins::{is_unused, pin_dir, pins};
 use self::watch::Watching;
-pub use self::{gc::Garbage, watch::Look as Watch};
+pub use self::{
+    gc::Garbage,
+    live::{Live, Moment},
+    watch::Look as Watch,
+};
 use super::{
     Failure,
     lock::RunLock,

@@ -21,6 +21,7 @@ mod run;
 mod show;
 mod switches;
 mod table;
+mod top;
 mod watch;
 mod why;
 
@@ -184,6 +185,8 @@ enum Command {
     Graph(graph::Options),
     /// Show who a namespace talks with: the heaviest flows first (an agent with --collector.flows counts them)
     Flows(flows::Options),
+    /// Watch namespaces on a terminal: traffic, drops, TCP, and what the agent costs
+    Top(top::Options),
     /// Say why packets of a namespace are lost: what the kernel dropped, where, and what to look at next
     Why(why::Options),
     /// Run a command inside a namespace, as `ip netns exec` does
@@ -256,6 +259,8 @@ pub fn main() -> ExitCode {
         // The demonstration draws on the terminal: only what went wrong may interrupt it.
         Command::Demo(_) if global.log_level == "info" => "warn",
         command if command.draws() && global.log_level == "info" => "error",
+        // A line of a log in the middle of a screen: what cannot be read is said there.
+        Command::Top(options) if options.draws() => "off",
         _ => &global.log_level,
     };
     if let Err(error) = init_log(level, global.log_format) {
@@ -274,6 +279,7 @@ pub fn main() -> ExitCode {
         Command::Show(options) => show::run(&global, &options),
         Command::Graph(options) => graph::run(&global, &options),
         Command::Flows(options) => flows::run(&global, &options),
+        Command::Top(options) => top::run(&global, &options),
         Command::Why(options) => why::run(&global, &options),
         Command::Holders(options) => holders::run(&global, &options),
         Command::Doctor(options) => doctor::run(&global, &options),

@@ -234,7 +234,7 @@ fn classes(counts: &Counts) -> Vec<(String, [u64; 4])> {
     rows
 }
 
-fn class_name(index: usize) -> String {
+pub(super) fn class_name(index: usize) -> String {
     let family = |first: usize, name: &str, icmp: &str| {
         let protocol = match index - first {
             class::TCP => "tcp",

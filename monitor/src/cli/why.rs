@@ -1,8 +1,8 @@
 //! `netns-monitor why NS`.
 
-mod plain;
+pub(super) mod plain;
 mod report;
-mod tcp;
+pub(super) mod tcp;
 
 use std::{
     thread,

@@ -10,6 +10,7 @@ mod attach;
 pub mod bpffs;
 mod carry;
 mod clsact;
+mod cost;
 mod error;
 mod load;
 pub mod object;
@@ -48,6 +49,7 @@ pub(crate) use self::{
     writer::within,
 };
 pub use self::{
+    cost::{Costs, Measuring, ProgramCost, costs},
     error::ProbeError,
     load::Logger,
     target::{Side, Target},

@@ -2,19 +2,19 @@
 
 /// One reason explained.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plain {
+pub(in crate::cli) struct Plain {
     /// The kernel's name.
-    pub(super) reason: &'static str,
+    pub(in crate::cli) reason: &'static str,
     /// What happened.
-    pub(super) says: &'static str,
+    pub(in crate::cli) says: &'static str,
     /// What to look at or try.
-    pub(super) look: &'static str,
+    pub(in crate::cli) look: &'static str,
     /// Whether it happens where nothing is wrong.
-    pub(super) usual: bool,
+    pub(in crate::cli) usual: bool,
 }
 
 /// The explanation of a reason, where there is one.
-pub(super) fn plain(reason: &str) -> Option<&'static Plain> {
+pub(in crate::cli) fn plain(reason: &str) -> Option<&'static Plain> {
     PLAIN.iter().find(|plain| plain.reason == reason)
 }
 

@@ -15,7 +15,7 @@ struct Sentence {
 }
 
 /// What went wrong, each in a line; empty where nothing did.
-pub(super) fn lines(before: &TcpCounts, now: &TcpCounts) -> Vec<String> {
+pub(in crate::cli) fn lines(before: &TcpCounts, now: &TcpCounts) -> Vec<String> {
     let sentences = sentences(before, now).into_iter().filter(|sentence| sentence.count.now > 0);
     let line = |Sentence { count: Count { now, rose }, one, many, means }: Sentence| {
         let what = if now == 1 { one } else { many };
@@ -121,7 +121,7 @@ fn sentences(before: &TcpCounts, now: &TcpCounts) -> Vec<Sentence> {
 }
 
 /// Everything, as JSON.
-pub(super) fn as_json(before: &TcpCounts, now: &TcpCounts) -> Value {
+pub(in crate::cli) fn as_json(before: &TcpCounts, now: &TcpCounts) -> Value {
     let pair = |before: u64, now: u64| {
         let Count { now, rose } = Count::new(before, now);
         json!({ "rose": rose, "total": now })
