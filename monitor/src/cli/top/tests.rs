@@ -372,7 +372,7 @@ fn those_in_trouble_come_first_with_the_reason_and_then_the_busiest() {
         ("shop-db", "30 dropped: NO_SOCKET"),
         ("shop-frontend", "30 connects refused"),
         ("kubernetes-ingress-controller-7d9c5b8f4d-x2x9k", "connection tracking is full"),
-        ("backup", "5 sent again (0.5 %)"),
+        ("backup", "5 sent again (0.3 %)"),
         ("idle-20", ""),
         ("idle-21", ""),
     ];
