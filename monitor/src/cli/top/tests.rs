@@ -144,7 +144,7 @@ fn moment(start: Instant, second: u64) -> Moment {
     let mut asks = TcpCounts { opened: [5, 0], ..TcpCounts::default() };
     asks.failures[failure::REFUSED] = 3 * second;
     let mut sends = TcpCounts { opened: [second, 2], ..TcpCounts::default() };
-    sends.retransmits[kind::FAST] = second / 10;
+    sends.retransmits[kind::FAST] = second / 2;
     sends.rtt.buckets[2] = 9 * second;
     sends.rtt.buckets[4] = second;
     sends.rtt.nanoseconds = second * 4_000_000;
@@ -372,7 +372,7 @@ fn those_in_trouble_come_first_with_the_reason_and_then_the_busiest() {
         ("shop-db", "30 dropped: NO_SOCKET"),
         ("shop-frontend", "30 connects refused"),
         ("kubernetes-ingress-controller-7d9c5b8f4d-x2x9k", "connection tracking is full"),
-        ("backup", "1 sent again (0.1 %)"),
+        ("backup", "5 sent again (0.3 %)"),
         ("idle-20", ""),
         ("idle-21", ""),
     ];

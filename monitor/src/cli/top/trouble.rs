@@ -66,8 +66,9 @@ pub(super) fn of(lately: &Lately<'_>) -> Vec<Trouble> {
     if let Some((before, now)) = lately.tcp {
         let sum = |counts: &TcpCounts| counts.retransmits.iter().sum::<u64>();
         let again = sum(now).saturating_sub(sum(before));
-        if again > 0 {
-            let part = lately.sent.map(|sent| again as f64 * 100.0 / sent.max(again) as f64);
+        let part = lately.sent.map(|sent| again as f64 * 100.0 / sent.max(again).max(1) as f64);
+        // One in a thousand is how networks are.
+        if again > 0 && part.is_none_or(|part| part >= 0.1) {
             let percent = part.map_or(String::new(), |part| format!(" ({part:.1} %)"));
             // One in a hundred is what a person feels.
             let many = part.is_some_and(|part| part >= 1.0);
@@ -162,3 +163,51 @@ const FAILURES: [(usize, &str, &str, &str); 6] = [
     (failure::UNSENT, "connect not sent", "connects not sent", "no local port was free, mostly"),
     (failure::OTHER, "connect failed", "connects failed", "the program knows the error; strace -e connect"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use monitor_ebpf::health::kind;
+
+    use super::*;
+
+    /// What is said where so many segments were sent again, of so many packets.
+    fn said(again: u64, sent: Option<u64>) -> Vec<(bool, String)> {
+        let (before, mut now) = (TcpCounts::default(), TcpCounts::default());
+        now.retransmits[kind::TIMEOUT] = again;
+        let lately = Lately {
+            devices: &[],
+            counted: true,
+            lost: &[],
+            tcp: Some((&before, &now)),
+            sent,
+            stack: [0; STACK],
+            conntrack: None,
+        };
+        of(&lately).into_iter().map(|trouble| (trouble.bad, trouble.what)).collect()
+    }
+
+    #[test]
+    fn what_was_sent_again_is_a_hint_from_one_in_a_thousand_and_bad_from_one_in_a_hundred() {
+        assert_eq!(said(1, Some(1001)), []);
+        assert_eq!(said(1, Some(1000)), [(false, "1 sent again (0.1 %)".to_owned())]);
+        assert_eq!(said(10, Some(1000)), [(true, "10 sent again (1.0 %)".to_owned())]);
+        assert_eq!(said(3, None), [(false, "3 sent again".to_owned())], "of how many is not known");
+        assert_eq!(said(0, Some(0)), []);
+    }
+
+    #[test]
+    fn what_is_bad_comes_before_what_is_a_hint() {
+        let conntrack = Conntrack { entries: 8, limit: 8, ..Conntrack::default() };
+        let lately = Lately {
+            devices: &[],
+            counted: true,
+            lost: &[],
+            tcp: None,
+            sent: None,
+            stack: [0, 2, 5, 0],
+            conntrack: Some(conntrack),
+        };
+        let what: Vec<_> = of(&lately).into_iter().map(|trouble| trouble.what).collect();
+        assert_eq!(what, ["connection tracking is full", "2 dropped at full sockets", "5 without a route"]);
+    }
+}
