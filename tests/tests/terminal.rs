@@ -166,6 +166,16 @@ fn long_work_has_a_bar_on_a_terminal_and_every_line_elsewhere() {
     );
     let destroyed = Terminal::start((100, 24), &[], &args("destroy")).end();
     assert_eq!((applied.code, destroyed.code), (Some(0), Some(0)), "{destroyed:?}");
+    let picture = Terminal::start((80, 24), &[], &["graph", "--file", "/run/test.toml"]).end();
+    assert_eq!(picture.code, Some(2), "{picture:?}");
+    assert!(picture.stdout.contains("netns-monitor graph > host.svg"), "{picture:?}");
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&run_well(args).stdout).expect("JSON") };
+    let steps = json(&["--attach", "none", "plan", "/run/test.toml", "--json"]);
+    assert!(
+        steps.as_array().expect("steps").iter().any(|step| step["command"] == "ip netns add ns7"),
+        "{steps:#}"
+    );
+    assert_eq!(json(&["gc", "--dry-run", "--json"]), serde_json::json!([]));
     let few = run_well(&args("destroy")).stdout;
     assert_eq!(few, "nothing to do\n");
 }

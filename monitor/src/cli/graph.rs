@@ -2,7 +2,7 @@
 
 mod live;
 
-use std::path::PathBuf;
+use std::{io::IsTerminal as _, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -19,9 +19,9 @@ pub(super) struct Options {
     /// Names of namespaces, as `ls` shows them; without one, all of them
     #[arg(value_name = "NS")]
     netns: Vec<String>,
-    /// What is written
-    #[arg(long, value_enum, default_value_t = Format::Svg)]
-    format: Format,
+    /// What is written [default: svg]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// What this file asks for instead of what there is
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -40,6 +40,11 @@ enum Format {
 }
 
 pub(super) fn run(global: &Global, Options { netns, format, file }: &Options) -> Result<(), Failure> {
+    if format.is_none() && std::io::stdout().is_terminal() {
+        let what = "a picture is nothing to read on a terminal: `netns-monitor graph > host.svg` and open that in a browser, or \
+                    choose a --format";
+        return Err(Failure::Usage(what.to_owned()));
+    }
     let graph = match file {
         Some(file) => {
             let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -51,7 +56,7 @@ pub(super) fn run(global: &Global, Options { netns, format, file }: &Options) ->
         [] => graph,
         names => graph.only(names).map_err(unknown)?,
     };
-    print(&graph.write(match format {
+    print(&graph.write(match format.unwrap_or(Format::Svg) {
         Format::Svg => graph::Format::Svg,
         Format::Dot => graph::Format::Dot,
         Format::Mermaid => graph::Format::Mermaid,

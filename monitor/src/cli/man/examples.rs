@@ -40,6 +40,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ("netns-monitor-destroy", &[("Takes away what the file names.", "netns-monitor destroy my.toml")]),
     ("netns-monitor-gc", &[("What would go.", "netns-monitor gc --dry-run")]),
     ("netns-monitor-ls", &[("All of them, as JSON.", "netns-monitor ls --json")]),
+    ("netns-monitor-top", &[("Traffic, drops and TCP as they are now.", "netns-monitor top")]),
     (
         "netns-monitor-show",
         &[
