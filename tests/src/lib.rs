@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod engines;
 pub mod exposition;
+pub mod fleet;
 pub mod frames;
 pub mod host;
 pub mod http;
@@ -10,6 +11,7 @@ pub mod killer;
 pub mod ledger;
 pub mod oracle;
 pub mod outside;
+pub mod package;
 pub mod pid_namespace;
 pub mod poll;
 pub mod prometheus;

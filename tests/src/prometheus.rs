@@ -17,13 +17,16 @@ use crate::{
     poll::{SOON, until},
 };
 
-const HOME: &str = "/run/prometheus";
 /// The test's host is its own, so the port is free.
 const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 9090);
 
 /// A running Prometheus with its data on the test's own `/run`. Killed when dropped.
 #[derive(Debug)]
-pub struct Prometheus(Child);
+pub struct Prometheus {
+    child: Child,
+    home: PathBuf,
+    address: SocketAddr,
+}
 
 /// The folder of `prometheus` and `promtool`: `PROMETHEUS_DIR`, or where the set-up unpacks Debian's package.
 #[must_use]
@@ -58,32 +61,48 @@ impl Prometheus {
     /// When it is not ready soon.
     #[must_use]
     pub fn start(target: SocketAddr, rules: &[&Path]) -> Self {
-        fs::create_dir_all(HOME).expect(HOME);
         let rules: String = rules.iter().map(|path| format!("  - {}\n", path.display())).collect();
         let config = format!(
             "global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  evaluation_interval: 200ms\n\
              rule_files:\n{rules}\
              scrape_configs:\n  - job_name: netns-monitor\n    static_configs:\n      - targets: ['{target}']\n"
         );
-        fs::write(format!("{HOME}/prometheus.yml"), config).expect("its file");
-        let log = fs::File::create(format!("{HOME}/log")).expect("its log");
+        Self::run(Path::new("/run/prometheus"), ADDRESS.into(), &config, &[])
+    }
+
+    /// Starts one with that file, written to its folder, on that address, with further arguments.
+    ///
+    /// # Panics
+    /// When it is not ready soon.
+    #[must_use]
+    pub fn run(home: &Path, address: SocketAddr, config: &str, args: &[&str]) -> Self {
+        fs::create_dir_all(home).expect("its folder");
+        fs::write(home.join("prometheus.yml"), config).expect("its file");
+        let log = fs::File::create(home.join("log")).expect("its log");
         let child = Command::new(directory().join("prometheus"))
-            .arg(format!("--config.file={HOME}/prometheus.yml"))
-            .arg(format!("--storage.tsdb.path={HOME}/data"))
-            .arg(format!("--web.listen-address={}", SocketAddr::from(ADDRESS)))
+            .arg(format!("--config.file={}/prometheus.yml", home.display()))
+            .arg(format!("--storage.tsdb.path={}/data", home.display()))
+            .arg(format!("--web.listen-address={address}"))
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("prometheus: cargo xtask setup unpacks it");
-        let mut prometheus = Self(child);
+        let mut prometheus = Self { child, home: home.to_owned(), address };
         until(SOON, "Prometheus is ready", || {
-            if let Some(status) = prometheus.0.try_wait().expect("its status") {
+            if let Some(status) = prometheus.child.try_wait().expect("its status") {
                 panic!("Prometheus ended with {status}");
             }
-            http::get(ADDRESS.into(), "/-/ready").ok().filter(|answer| answer.status == 200)
+            http::get(address, "/-/ready").ok().filter(|answer| answer.status == 200)
         });
         prometheus
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Asks its HTTP interface, `query?query=up` for example, and returns `data`.
@@ -94,7 +113,7 @@ impl Prometheus {
     /// # Panics
     /// When it does not answer.
     pub fn ask(&self, path: &str) -> Result<Value, String> {
-        let answer = http::get(ADDRESS.into(), &format!("/api/v1/{path}")).expect("an answer of Prometheus");
+        let answer = http::get(self.address, &format!("/api/v1/{path}")).expect("an answer of Prometheus");
         let mut json: Value = serde_json::from_str(&answer.body).map_err(|error| error.to_string())?;
         match json["status"].as_str() {
             Some("success") => Ok(json["data"].take()),
@@ -121,10 +140,10 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        self.0.kill().expect("killed");
-        self.0.wait().expect("its status");
+        self.child.kill().expect("killed");
+        self.child.wait().expect("its status");
         if thread::panicking() {
-            let log = fs::read_to_string(format!("{HOME}/log")).unwrap_or_default();
+            let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
             eprintln!("--- log of Prometheus ---\n{log}---");
         }
     }

@@ -15,6 +15,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("traced", "ns per dropped packet and per event of TCP connections"),
     ("wiring", "building and deleting 1,000 namespaces beside bare syscalls, `ip` and the CNI plugins"),
     ("discover", "how soon what others make is found and counted, and what watching costs"),
+    ("fleet", "what a host costs a Prometheus, and what that makes of 1, 100 and 10,000 hosts"),
 ];
 
 /// `cargo xtask bench [NAME [ARGS]]`.
@@ -42,5 +43,6 @@ pub(crate) fn verb(place: &Place, args: &[String]) -> Result<ExitCode> {
     let mut bench =
         place.cargo(&["run", "--release", "--quiet", "--package", "monitor-tests", "--bin", "bench", "--"]);
     bench.args(args).env("NETNS_MONITOR", place.agent("release")).env("ENGINES_DIR", place.engines());
+    bench.env("PROMETHEUS_DIR", place.prometheus());
     Err(bench.exec()).with_context(|| line(&bench))
 }

@@ -4,6 +4,7 @@
 //! that cargo does by itself (`cargo build` needs no verb of ours).
 
 mod bench;
+mod package;
 mod run;
 mod setup;
 mod test;
@@ -49,6 +50,12 @@ const VERBS: &[Verb] = &[
         usage: "bench [NAME [ARGS]]",
         about: "run a benchmark; without a name, list them",
         run: bench::verb,
+    },
+    Verb {
+        name: "package",
+        usage: "package [--oci FILE | --rootfs DIR]",
+        about: "make a Debian package (or an image) of the release build (--binary FILE: of that one)",
+        run: package::verb,
     },
 ];
 

@@ -58,6 +58,11 @@ impl Place {
         self.tools().join("engines")
     }
 
+    /// Where packages are made.
+    pub(crate) fn package(&self) -> PathBuf {
+        self.target.join("package")
+    }
+
     /// The agent's binary as cargo builds it in a profile's folder (`debug`, `release`).
     pub(crate) fn agent(&self, profile: &str) -> PathBuf {
         self.target.join(profile).join("netns-monitor")

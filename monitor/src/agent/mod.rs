@@ -26,6 +26,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     net::TcpListener,
@@ -215,7 +216,7 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
         info!("listening on http://{address}/metrics");
     }
     let (mut on_start, mut started) = (on_start, None);
-    let (mut failures, mut fatal) = (0, None);
+    let (mut failures, mut fatal, mut told) = (0, None, false);
     loop {
         let began = Instant::now();
         match pass(&state, &topology).await? {
@@ -228,6 +229,10 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
                 error!("pass failed: {failure}");
                 failures += 1;
             }
+        }
+        if !std::mem::replace(&mut told, true) {
+            // Also when it failed: the agent runs, serves, and tries again.
+            tell_systemd(NotifyState::Ready);
         }
         if let Some(on_start) = on_start.take() {
             let state = Arc::clone(&state);
@@ -258,6 +263,7 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
         }
     }
     info!("stopping");
+    tell_systemd(NotifyState::Stopping);
     stop.send_replace(true);
     blocking(move || watch.stop()).await?;
     if let Err(error) = server.await.context("the HTTP server panicked").and_then(|done| done) {
@@ -276,6 +282,13 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
         }
     }
     fatal.map_or(Ok(()), Err)
+}
+
+/// Tells systemd how it stands, where that waits to be told (`Type=notify`).
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!("systemd cannot be told: {error}");
+    }
 }
 
 /// The thread that watches every namespace of the host.

@@ -93,12 +93,14 @@ impl Finding {
 }
 
 /// Capabilities by number, from `include/uapi/linux/capability.h`.
-const CAPABILITIES: [(&str, u32, bool, &str); 6] = [
+const CAPABILITIES: [(&str, u32, bool, &str); 8] = [
     ("CAP_NET_ADMIN", 12, true, "links, addresses, routes, attaching programs"),
     ("CAP_SYS_ADMIN", 21, true, "creating and entering namespaces, mounting them"),
+    ("CAP_NET_BROADCAST", 11, true, "hearing what changes in namespaces of others: the agent does not start"),
     ("CAP_BPF", 39, true, "loading programs and maps: nothing is counted"),
     ("CAP_PERFMON", 38, false, "tracing programs (drops with reason, what TCP meets with)"),
     ("CAP_SYS_PTRACE", 19, false, "namespaces that only other users' processes hold"),
+    ("CAP_DAC_READ_SEARCH", 2, false, "namespaces that only descriptors of other users' processes hold"),
     (
         "CAP_SYS_CHROOT",
         18,

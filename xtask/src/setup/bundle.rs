@@ -15,7 +15,7 @@ pub(crate) struct Bundle {
     pub(crate) why: &'static str,
 }
 
-pub(super) const BUNDLES: [Bundle; 3] = [
+pub(super) const BUNDLES: &[Bundle] = &[
     Bundle {
         name: "prometheus",
         packages: &["prometheus"],
@@ -64,6 +64,18 @@ pub(super) const BUNDLES: [Bundle; 3] = [
         ],
         what: "Graphviz, fish, zsh and mandoc",
         why: "the tests have them read what is written for them",
+    },
+    Bundle {
+        name: "alertmanager",
+        packages: &["prometheus-alertmanager"],
+        what: "the Alertmanager",
+        why: "the tests follow an alert of a fleet to its end",
+    },
+    Bundle {
+        name: "kubernetes",
+        packages: &["kubernetes-client"],
+        what: "kubectl",
+        why: "the tests render the manifests",
     },
 ];
 

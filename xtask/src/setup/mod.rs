@@ -126,7 +126,7 @@ fn items(found: &Found, scope: Scope) -> Vec<String> {
             let detail = found.components.contains(name).then(|| format!("cargo {name}"));
             items.push(item(component, detail, "checked by `cargo xtask test`"));
         }
-        for Bundle { name, what, .. } in &BUNDLES {
+        for Bundle { name, what, .. } in BUNDLES {
             let detail = found.bundles.contains(name).then(|| format!("{what} in target/tools/{name}"));
             items.push(item(name, detail, what));
         }

@@ -3,6 +3,7 @@
 mod bare;
 mod datapath;
 mod discover;
+mod fleet;
 mod traced;
 mod wiring;
 
@@ -21,9 +22,11 @@ fn main() -> Result<ExitCode> {
         ["wiring", "--namespaces", namespaces] => wiring::wiring(namespaces.parse()?),
         ["discover"] => discover::discover(1000),
         ["discover", "--namespaces", namespaces] => discover::discover(namespaces.parse()?),
+        ["fleet"] => fleet::fleet(180),
+        ["fleet", "--seconds", seconds] => fleet::fleet(seconds.parse()?),
         _ => {
             bail!(
-                "usage: bench datapath [--rounds N] | traced | wiring [--namespaces N] | discover [--namespaces N]"
+                "usage: bench datapath [--rounds N] | traced | wiring [--namespaces N] | discover [--namespaces N] | fleet [--seconds N]"
             )
         }
     }
