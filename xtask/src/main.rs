@@ -4,6 +4,7 @@
 //! that cargo does by itself (`cargo build` needs no verb of ours).
 
 mod bench;
+mod dashboards;
 mod run;
 mod setup;
 mod test;
@@ -44,6 +45,12 @@ const VERBS: &[Verb] = &[
         run: test::verb,
     },
     Verb { name: "tidy", usage: "tidy", about: "check the rules that no compiler checks", run: tidy::verb },
+    Verb {
+        name: "dashboards",
+        usage: "dashboards",
+        about: "write the Grafana dashboards from their definition",
+        run: dashboards::verb,
+    },
     Verb {
         name: "bench",
         usage: "bench [NAME [ARGS]]",
