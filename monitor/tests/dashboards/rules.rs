@@ -1,7 +1,7 @@
 //! The recording rules and the alerts: promtool accepts them, every alert fires and stays silent when it should, and says what to
 //! do.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use super::{
     promql::{Selected, metric_names, names, parse, selectors},
@@ -36,40 +36,87 @@ fn promtool_accepts_the_rules_and_their_tests_pass() {
     assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stderr));
 }
 
-#[test]
-fn promtool_finds_an_alert_that_no_longer_fires() {
+/// What promtool says of the tests when every alert asks for something else.
+fn tested_with(expr: &str) -> String {
     let dir = std::env::temp_dir().join(format!("netns-monitor-rules-{}", std::process::id()));
     fs::create_dir_all(&dir).expect("a folder");
-    for file in ["recording.yml", "alerts.yml", "alerts.test.yml"] {
-        let text = file_of(file).replace("unattached > 0", "unattached > 1000");
-        fs::write(dir.join(file), text).expect("write");
+    for file in ["recording.yml", "alerts.test.yml"] {
+        fs::write(dir.join(file), file_of(file)).expect("write");
     }
-    let tested = support::promtool()
-        .current_dir(&dir)
-        .args(["test", "rules", "alerts.test.yml"])
-        .output()
-        .expect("run");
+    let line = |line: &str| match line.split_once("expr: ") {
+        Some((before, _)) => format!("{before}expr: {expr}\n"),
+        None => format!("{line}\n"),
+    };
+    let alerts: String = file_of("alerts.yml").lines().map(line).collect();
+    fs::write(dir.join("alerts.yml"), alerts).expect("write");
+    let mut promtool = support::promtool();
+    let tested =
+        promtool.current_dir(&dir).args(["test", "rules", "alerts.test.yml"]).output().expect("promtool");
     fs::remove_dir_all(&dir).expect("remove");
     assert!(!tested.status.success());
+    String::from_utf8_lossy(&[tested.stdout, tested.stderr].concat()).into_owned()
 }
 
 #[test]
-fn every_alert_is_described_and_has_a_firing_and_a_silent_test() {
+fn the_test_of_each_alert_finds_one_that_never_fires_and_one_that_always_does() {
+    let never = tested_with("vector(1) < 0");
+    let always = tested_with("vector(1)");
+    for (alert, _) in rules("alerts.yml") {
+        // Of each failed test, promtool names the alert, the time, what was expected and what came.
+        let of_it = |said: &str| {
+            said.split("alertname: ").filter(|part| part.starts_with(&format!("{alert},"))).count()
+        };
+        assert_eq!((of_it(&never), of_it(&always)), (1, 2), "{alert}: {never}\n{always}");
+    }
+}
+
+#[test]
+fn the_rules_leave_out_the_same_reasons_as_the_dashboards() {
+    let usual = format!("reason!~\"{}\"", super::make::usual());
+    let mut found = 0;
+    for (rule, expr) in rules("alerts.yml").iter().chain(&rules("recording.yml")) {
+        for part in expr.split("reason!~\"").skip(1) {
+            assert!(format!("reason!~\"{part}").starts_with(&usual), "{rule}: {expr}");
+            found += 1;
+        }
+    }
+    assert_eq!(found, 1);
+}
+
+#[test]
+fn every_alert_is_described_and_has_a_firing_and_a_silent_test_and_a_runbook() {
     let text = file_of("alerts.yml");
     let alerts: Vec<_> = text.split("- alert: ").skip(1).collect();
     let tests = file_of("alerts.test.yml");
+    let path = support::root().join("dashboards/RUNBOOK.md");
+    let runbook = fs::read_to_string(path).expect("dashboards/RUNBOOK.md");
+    let mut named = BTreeSet::new();
     for alert in alerts {
         let name = alert.lines().next().expect("a name");
         for part in ["for: ", "severity: ", "summary: ", "description: "] {
             assert!(alert.contains(part), "{name} has no `{part}`");
         }
+        let link = format!("runbook_url: \"{RUNBOOK}#{}\"", name.to_lowercase());
+        assert!(alert.contains(&link), "{name} has no `{link}`");
         let of_it = tests.split("alertname: ").skip(1).filter(|test| test.lines().next() == Some(name));
         let silent: Vec<_> = of_it
             .map(|test| test.lines().nth(2).is_some_and(|line| line.ends_with("exp_alerts: []")))
             .collect();
         assert_eq!(silent, [false, true], "{name}");
+        let section = runbook.split("\n## ").skip(1).find(|section| section.lines().next() == Some(name));
+        let section = section.unwrap_or_else(|| panic!("RUNBOOK.md has no section {name}"));
+        for part in ["**What it means.** ", "**Look.** ", "**Mend.** "] {
+            assert!(section.contains(part), "RUNBOOK.md on {name} has no `{part}`");
+        }
+        named.insert(name.to_owned());
     }
+    let sections = runbook.split("\n## ").skip(1).filter_map(|section| section.lines().next());
+    let sections: BTreeSet<_> = sections.map(str::to_owned).collect();
+    assert_eq!(sections, named, "the runbook is about the alerts there are");
 }
+
+/// Where the runbook is found from an alert.
+const RUNBOOK: &str = "dashboards/RUNBOOK.md";
 
 fn file_of(name: &str) -> String {
     fs::read_to_string(support::root().join("dashboards/rules").join(name)).expect(name)

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 pub(crate) use panel::Panel;
 use panel::datasource;
+pub(crate) use reasons::usual;
 
 /// Every dashboard with the name of its file.
 pub(crate) fn all() -> Vec<(&'static str, Value)> {
@@ -32,7 +33,7 @@ fn expand(expr: &str) -> String {
     const HOST: &str = r#"job=~"$job", instance=~"$instance""#;
     let netns = format!(r#"{HOST}, netns=~"$netns""#);
     let interface = format!(r#"{netns}, interface=~"$interface""#);
-    expr.replace("%usual", &reasons::usual())
+    expr.replace("%usual", &usual())
         .replace("%h", HOST)
         .replace("%n", &netns)
         .replace("%i", &interface)

@@ -7,7 +7,7 @@ mod plain;
 use plain::PLAIN;
 
 /// What an expression excludes: reasons that occur where nothing is wrong, joined for a regular expression.
-pub(super) fn usual() -> String {
+pub(crate) fn usual() -> String {
     PLAIN.iter().filter(|plain| plain.usual).map(|plain| plain.reason).collect::<Vec<_>>().join("|")
 }
 
