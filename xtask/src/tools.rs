@@ -58,6 +58,11 @@ impl Place {
         self.tools().join("engines")
     }
 
+    /// The folder of the types of Grafana's dashboards.
+    pub(crate) fn grafana(&self) -> PathBuf {
+        self.tools().join("grafana")
+    }
+
     /// The agent's binary as cargo builds it in a profile's folder (`debug`, `release`).
     pub(crate) fn agent(&self, profile: &str) -> PathBuf {
         self.target.join(profile).join("netns-monitor")

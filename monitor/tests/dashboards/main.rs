@@ -8,6 +8,7 @@ mod lint;
 mod make;
 mod promql;
 mod rules;
+mod types;
 
 use std::{collections::BTreeSet, fs};
 

@@ -1,6 +1,6 @@
-//! Debian's packages that tests use unpacked under `target/tools`, not installed: no service starts, and no program of the host changes.
+//! Debian's packages, and one of Python's, that tests use unpacked under `target/tools`, not installed: no service starts, and no program of the host changes.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 /// Packages unpacked into one folder.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(crate) struct Bundle {
     pub(crate) why: &'static str,
 }
 
-pub(super) const BUNDLES: [Bundle; 2] = [
+pub(super) static BUNDLES: &[Bundle] = &[
     Bundle {
         name: "prometheus",
         packages: &["prometheus"],
@@ -45,7 +45,20 @@ pub(super) const BUNDLES: [Bundle; 2] = [
         what: "Docker, Podman and the CNI plugins",
         why: "the tests run real containers",
     },
+    Bundle {
+        name: "grafana",
+        packages: &["python3-pip-whl"],
+        what: "the types of Grafana's dashboards",
+        why: "the tests hold the dashboards against them",
+    },
 ];
+
+/// What pip, unpacked with the bundle itself, puts into the bundle's folder `python`: a package with its version and hash. Only
+/// its types are read.
+const WHEELS: &[(&str, &str)] = &[(
+    "grafana",
+    "grafana_foundation_sdk==0.0.21 --hash=sha256:838b8cf35574d6bb2c3173b068e9461df4dc891aecd0f6674fefe244c2eba738",
+)];
 
 /// The file in a bundle that says which packages are in it, so that one of another list is made anew.
 const PACKAGES: &str = "packages";
@@ -61,7 +74,31 @@ impl Bundle {
         fs::write(folder.join(PACKAGES), self.text())
     }
 
-    fn text(&self) -> String {
-        self.packages.join("\n") + "\n"
+    /// The line for pip, where there is something of Python's in it.
+    pub(super) fn wheel(&self) -> Option<&'static str> {
+        WHEELS.iter().find(|(name, _)| *name == self.name).map(|(_, wheel)| *wheel)
     }
+
+    /// What is in it, a line each.
+    pub(super) fn lines(&self) -> impl Iterator<Item = &'static str> {
+        self.packages.iter().copied().chain(self.wheel())
+    }
+
+    fn text(&self) -> String {
+        self.lines().map(|line| format!("{line}\n")).collect()
+    }
+}
+
+/// The command that puts a line of [`WHEELS`], as a file of requirements, below a folder.
+pub(super) fn pip(folder: &Path, requirements: &Path) -> std::io::Result<Command> {
+    let wheels = fs::read_dir(folder.join("usr/share/python-wheels"))?.flatten().map(|entry| entry.path());
+    let is_pip =
+        |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pip-"));
+    let pip =
+        wheels.into_iter().find(|path| is_pip(path)).ok_or_else(|| std::io::Error::other("no pip in it"))?;
+    let mut command = Command::new("python3");
+    command.arg(pip.join("pip")).args(["install", "--quiet", "--no-deps", "--disable-pip-version-check"]);
+    command.args(["--no-compile", "--root-user-action", "ignore", "--require-hashes", "--target"]);
+    command.arg(folder.join("python")).arg("--requirement").arg(requirements);
+    Ok(command)
 }

@@ -229,14 +229,25 @@ impl Action {
             )],
             Self::Record { .. } => Vec::new(),
             Self::AddComponents { names } => vec![format!("rustup component add {}", names.join(" "))],
-            Self::Unpack(Bundle { name, packages, .. }) => vec![
-                format!(
-                    "mkdir -p {tools}/{name} && cd {tools}/{name} && apt-get download {}",
-                    packages.join(" ")
-                ),
-                "for deb in *.deb; do dpkg -x $deb . && rm $deb; done".to_owned(),
-                format!("printf '%s\\n' {} > packages", packages.join(" ")),
-            ],
+            Self::Unpack(bundle) => {
+                let Bundle { name, packages, .. } = bundle;
+                let mut lines = vec![
+                    format!(
+                        "mkdir -p {tools}/{name} && cd {tools}/{name} && apt-get download {}",
+                        packages.join(" ")
+                    ),
+                    "for deb in *.deb; do dpkg -x $deb . && rm $deb; done".to_owned(),
+                ];
+                lines.extend(bundle.wheel().map(|wheel| {
+                    format!(
+                        "echo '{wheel}' > /tmp/wheel && python3 usr/share/python-wheels/pip-*.whl/pip install --no-deps \
+                         --require-hashes --target python --requirement /tmp/wheel"
+                    )
+                }));
+                let all: Vec<_> = bundle.lines().map(|line| format!("'{line}'")).collect();
+                lines.push(format!("printf '%s\\n' {} > packages", all.join(" ")));
+                lines
+            }
         }
     }
 }
@@ -308,12 +319,10 @@ mod tests {
         let linker = Action::BuildLinker { llvm: 22 };
         assert_eq!(
             decide(&bare(), Scope::Everything, &[]),
-            [
-                install(&[&build[..], &tests[..]].concat()),
-                linker.clone(),
-                Action::Unpack(&BUNDLES[0]),
-                Action::Unpack(&BUNDLES[1])
-            ]
+            [install(&[&build[..], &tests[..]].concat()), linker.clone()]
+                .into_iter()
+                .chain(BUNDLES.iter().map(Action::Unpack))
+                .collect::<Vec<_>>()
         );
         assert_eq!(decide(&bare(), Scope::Build, &[]), [install(&build), linker]);
     }
