@@ -19,3 +19,4 @@ pub mod reference;
 pub mod scene;
 pub mod test_run;
 pub mod traffic;
+pub mod trouble;

@@ -5,37 +5,23 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::{AsRawFd as _, OwnedFd},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use monitor_tests::{
     agent::{Agent, repository},
-    host::{TestHost, inside, ip, spawn_inside},
+    host::{TestHost, inside, ip},
     ledger::Ledger,
     oracle::{link, pins},
     poll::{SOON, until},
     prometheus::Prometheus,
     scene::{Scene, TWO, know_each_other, silence},
     traffic::{send_every_class, tcp_transfer},
+    trouble::{Trouble, send_datagrams},
 };
-use nix::{
-    errno::Errno,
-    sys::{
-        signal::Signal,
-        socket::{
-            AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, connect, listen, setsockopt,
-            socket, sockopt,
-        },
-    },
-};
+use nix::sys::signal::Signal;
 use promql_parser::parser::{self, Expr, token};
 use serde_json::Value;
 
@@ -47,7 +33,12 @@ const ON_A_SICK_HOST: &[(&str, &str)] = &[
     ("\"table full\"", "the limit of connection tracking is one for the whole machine"),
     ("\"thrown out\"", "the limit of connection tracking is one for the whole machine"),
     ("\"not entered\"", "two connections have to race for one entry"),
-    ("\"interface errors\"", "a veth has no errors"),
+    (" interface errors\"", "a veth has no errors"),
+    ("topk(12, sum by (instance, netns) (rate(netns_conntrack_", "the limit is one for the whole machine"),
+    (
+        "topk(12, sum by (instance, netns, interface, direction) (rate(netns_interface_errors_total",
+        "a veth has none",
+    ),
     ("\"agent not reached\"", "the agent would be gone"),
     ("\"counts nothing\"", "the kernel would have to lack TCX and clsact"),
     ("\"interfaces not counted\"", "attaching would have to fail"),
@@ -87,143 +78,20 @@ fn troubled_host() -> Scene {
     scene
 }
 
-/// What has to stay for trouble to go on.
-struct Trouble {
-    round: usize,
-    /// Connects that nobody answers, each with when it began.
-    unanswered: Vec<(Instant, OwnedFd)>,
-    /// A listener that never accepts, and a socket that is never read.
-    _deaf: (OwnedFd, UdpSocket),
-    resolver: Option<JoinHandle<()>>,
-    ended: Arc<AtomicBool>,
-}
-
-impl Trouble {
-    fn new() -> Self {
-        let deaf = inside("red", || {
-            let listener = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
-            let listener = listener.expect("a socket");
-            bind(listener.as_raw_fd(), &SockaddrIn::new(198, 51, 100, 3, 81)).expect("port 81");
-            listen(&listener, Backlog::new(0).expect("none")).expect("it listens");
-            let unread = UdpSocket::bind("198.51.100.3:7").expect("port 7");
-            setsockopt(&unread, sockopt::RcvBuf, &4096).expect("a small buffer");
-            (listener, unread)
-        });
-        let ended = Arc::new(AtomicBool::new(false));
-        let resolver = Some(resolve(Arc::clone(&ended)));
-        Self { round: 0, unanswered: Vec::new(), _deaf: deaf, resolver, ended }
+/// A little of each trouble, and of what is none.
+fn provoke(trouble: &mut Trouble, scene: &Scene) {
+    for netns in ["blue", "red"] {
+        inside(netns, || send_every_class("eth0", 2, &mut Ledger::new()));
     }
-
-    /// A little of each trouble, and of what is none.
-    fn provoke(&mut self, scene: &Scene) {
-        self.round += 1;
-        for netns in ["blue", "red"] {
-            inside(netns, || send_every_class("eth0", 2, &mut Ledger::new()));
-        }
-        tcp_transfer("blue", "red", Ipv4Addr::new(198, 51, 100, 3), 100_000);
-        self.connects();
-        datagrams();
-        queries();
-        self.comings_and_goings();
-        drift(scene);
-        scene.agent.signal(Signal::SIGHUP);
-    }
-
-    /// Refused, without a route, dropped by a rule, and beyond what a listener takes.
-    fn connects(&mut self) {
-        inside("blue", || {
-            TcpStream::connect("198.51.100.3:9").expect_err("nobody listens");
-            let error = TcpStream::connect("192.0.2.1:9").expect_err("no route");
-            assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));
-        });
-        for port in [99, 81, 81, 81] {
-            self.unanswered.push((Instant::now(), begin(port)));
-        }
-        // Long enough for a second SYN.
-        self.unanswered.retain(|(since, _)| since.elapsed() < Duration::from_millis(1500));
-    }
-
-    /// One namespace with an interface is made, and the one of the round before last goes.
-    fn comings_and_goings(&self) {
-        let name = |round: usize| format!("guest{round}");
-        ip(&format!("netns add {}", name(self.round)));
-        ip(&format!("link add {0} type veth peer name eth0 netns {0}", name(self.round)));
-        ip(&format!("link set {} up", name(self.round)));
-        ip(&format!("-n {} link set eth0 up", name(self.round)));
-        if let Some(before) = self.round.checked_sub(2).filter(|round| *round > 0) {
-            inside(&name(before), || send_every_class("eth0", 1, &mut Ledger::new()));
-            ip(&format!("netns del {}", name(before)));
-        }
-    }
-}
-
-impl Drop for Trouble {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        if let Some(Err(error)) = self.resolver.take().map(JoinHandle::join) {
-            eprintln!("the resolver: {error:?}");
-        }
-    }
-}
-
-/// A connect of blue that is under way.
-fn begin(port: u16) -> OwnedFd {
-    inside("blue", || {
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
-        assert_eq!(
-            connect(socket.as_raw_fd(), &SockaddrIn::new(198, 51, 100, 3, port)),
-            Err(Errno::EINPROGRESS)
-        );
-        socket
-    })
-}
-
-/// To nobody, to somebody who does not read, to a rule that drops, and too large for the interface.
-fn datagrams() {
-    let send = |socket: &UdpSocket, to: &str, bytes: &[u8], times: usize| {
-        // An answer that nobody is there is told to the next call.
-        (0..times).for_each(|_| while socket.send_to(bytes, to).is_err() {});
-    };
-    inside("blue", || {
-        let socket = UdpSocket::bind("198.51.100.2:0").expect("a socket");
-        send(&socket, "198.51.100.3:9", b"x", 3);
-        send(&socket, "198.51.100.3:7", b"x", 50);
-        send(&socket, "198.51.100.3:99", b"x", 3);
-    });
-    send(&UdpSocket::bind("203.0.113.1:0").expect("a socket"), "203.0.113.2:9", &[0; 1000], 3);
-}
-
-/// Answers what is asked for `a` and says of `b` that it could not find out; of `a` it says so twice.
-fn resolve(ended: Arc<AtomicBool>) -> JoinHandle<()> {
-    let socket = inside("red", || UdpSocket::bind("198.51.100.3:53").expect("port 53"));
-    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out");
-    spawn_inside("red", move || {
-        let mut message = [0; 512];
-        while !ended.load(Ordering::Relaxed) {
-            let Ok((length, from)) = socket.recv_from(&mut message) else { continue };
-            let answers: &[u8] = match message[13] {
-                b'a' => &[0x80, 0x80],
-                b'b' => &[0x82],
-                _ => &[],
-            };
-            for code in answers {
-                (message[2], message[3]) = (0x84, *code);
-                socket.send_to(&message[..length], from).expect("answered");
-            }
-        }
-    })
-}
-
-fn queries() {
-    inside("blue", || {
-        let socket = UdpSocket::bind("198.51.100.2:0").expect("a socket");
-        for (id, letter) in b"aabbcc".iter().enumerate() {
-            let mut query = vec![0, id as u8, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, *letter, 0, 0, 1, 0, 1];
-            query[0] = 7;
-            while socket.send_to(&query, "198.51.100.3:53").is_err() {}
-        }
-    });
+    tcp_transfer("blue", "red", Ipv4Addr::new(198, 51, 100, 3), 100_000);
+    trouble.connects();
+    trouble.datagrams();
+    trouble.queries();
+    trouble.comings_and_goings();
+    let socket = UdpSocket::bind("203.0.113.1:0").expect("a socket");
+    send_datagrams(&socket, "203.0.113.2:9", &[0; 1000], 3);
+    drift(scene);
+    scene.agent.signal(Signal::SIGHUP);
 }
 
 /// Somebody removes a program of green's interface; packets pass that nobody counts; and it is looked at.
@@ -236,7 +104,7 @@ fn drift(scene: &Scene) {
     let Some(pin) = pins().into_iter().find(is_it) else { return };
     fs::remove_file(pin).expect("removed");
     let socket = UdpSocket::bind("203.0.113.1:0").expect("a socket");
-    (0..5).for_each(|_| while socket.send_to(b"x", "203.0.113.2:9").is_err() {});
+    send_datagrams(&socket, "203.0.113.2:9", b"x", 5);
     // Something to repair: after a pass that repaired, everything is looked at.
     let passes = || scene.agent.metrics().count("netns_monitor_reconcile_duration_seconds_count", &[]);
     let before = passes();
@@ -316,10 +184,10 @@ fn every_expression_of_every_dashboard_and_of_the_rules_has_data() {
     }
     left.extend(rule_expressions(&prometheus));
 
-    let mut trouble = Trouble::new();
+    let mut trouble = Trouble::new("blue", "red", Ipv4Addr::new(198, 51, 100, 3));
     let end = Instant::now() + DATA;
     while !left.is_empty() && Instant::now() < end {
-        trouble.provoke(&scene);
+        provoke(&mut trouble, &scene);
         left.retain(|query| !has_data(&prometheus, query));
     }
     assert_eq!(left, BTreeSet::new(), "without data");

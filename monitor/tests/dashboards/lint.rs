@@ -179,8 +179,8 @@ fn panel_words(dashboard: &Value, found: &mut Vec<String>) {
 }
 
 /// Those of Grafana's unit ids that are used here; that they are Grafana's is checked with its types.
-pub(crate) const UNITS: [&str; 9] =
-    ["bps", "bytes", "cps", "percentunit", "pps", "reqps", "s", "short", "dateTimeFromNow"];
+pub(crate) const UNITS: [&str; 10] =
+    ["bps", "bytes", "cps", "decbytes", "none", "percentunit", "pps", "reqps", "s", "short"];
 
 fn panel_units(dashboard: &Value, found: &mut Vec<String>) {
     for panel in panels(dashboard) {

@@ -110,14 +110,14 @@ fn broken() -> Vec<(&'static str, &'static str, Value)> {
         ("targets", "/panels/8/targets/0/instant", json!(false)),
         ("targets", "/panels/8/targets/0/format", json!("time_series")),
         ("targets", "/panels/0/targets/0/datasource/uid", json!("x")),
-        ("links", "/panels/1/fieldConfig/defaults/links/0/url", json!("/d/elsewhere")),
+        ("links", "/panels/0/fieldConfig/defaults/links/0/url", json!("/d/elsewhere")),
         ("links", "/panels/8/fieldConfig/overrides", json!([])),
         ("links", "/panels/8/transformations/1/options/renameByName/instance", json!("Machine")),
         ("layout", "/panels/1/gridPos/x", json!(2)),
         ("layout", "/panels/1/gridPos/x", json!(22)),
         ("layout", "/panels/1/gridPos/w", json!("3")),
         ("layout", "/panels/2/id", json!(1)),
-        ("layout", "/panels/12/gridPos/w", json!(12)),
+        ("layout", "/panels/11/gridPos/w", json!(12)),
     ]
 }
 

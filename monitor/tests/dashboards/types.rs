@@ -70,10 +70,10 @@ fn broken() -> Vec<(&'static str, Value, &'static str)> {
             json!({ "id": "custom.cellOptions", "value": { "type": "colour" } }),
             "is none of",
         ),
-        ("/panels/13/fieldConfig/defaults/custom/drawStyle", json!("lines"), "is none of"),
-        ("/panels/13/fieldConfig/defaults/custom/width", json!(1), "has no such field"),
-        ("/panels/13/options/legend/placement", json!("left"), "is none of"),
-        ("/panels/12/collapsed", json!(0), "no bool"),
+        ("/panels/12/fieldConfig/defaults/custom/drawStyle", json!("lines"), "is none of"),
+        ("/panels/12/fieldConfig/defaults/custom/width", json!(1), "has no such field"),
+        ("/panels/12/options/legend/placement", json!("left"), "is none of"),
+        ("/panels/11/collapsed", json!(0), "no bool"),
     ]
 }
 

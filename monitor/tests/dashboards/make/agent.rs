@@ -82,7 +82,7 @@ fn health(page: Page) -> Page {
     )
     .put(
         24,
-        7,
+        6,
         table(
             "Agents",
             "Each agent: version, how it attaches, whether its counts outlive it, how long it runs, when its file was last \
@@ -262,7 +262,8 @@ fn cost(page: Page) -> Page {
                     "{{collector}}",
                 )],
             )
-            .stacked(),
+            .stacked()
+            .below(),
         )
         .put(
             8,
@@ -272,7 +273,8 @@ fn cost(page: Page) -> Page {
                 "CPU of the agents, 100 % is one core. The eBPF programs are not in it: they run in the packets' own time.",
                 "percentunit",
                 &[("sum by (instance) (rate(process_cpu_seconds_total{%h}[%r]))", "{{instance}}")],
-            ),
+            )
+            .below(),
         )
         .put(
             8,
@@ -282,7 +284,8 @@ fn cost(page: Page) -> Page {
                 "Resident memory of the agents. The maps of the eBPF programs are the kernel's.",
                 "bytes",
                 &[("sum by (instance) (process_resident_memory_bytes{%h})", "{{instance}}")],
-            ),
+            )
+            .below(),
         )
         .put(
             12,

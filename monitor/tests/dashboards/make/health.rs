@@ -141,11 +141,11 @@ fn full(page: Page) -> Page {
                 "cps",
                 &[
                     (
-                        "sum by (instance, netns, queue) (rate(netns_socket_overflows_total{%n}[%r])) > 0",
+                        "topk(12, sum by (instance, netns, queue) (rate(netns_socket_overflows_total{%n}[%r])) > 0)",
                         "{{netns}} {{queue}}",
                     ),
                     (
-                        "sum by (instance, netns) (rate(netns_tcp_listen_drops_total{%n}[%r])) > 0",
+                        "topk(12, sum by (instance, netns) (rate(netns_tcp_listen_drops_total{%n}[%r])) > 0)",
                         "{{netns}} connection requests",
                     ),
                 ],
@@ -180,21 +180,22 @@ fn full(page: Page) -> Page {
                 "cps",
                 &[
                     (
-                        "sum by (instance, netns) (rate(netns_conntrack_drops_total{%n}[%r]))",
+                        "topk(12, sum by (instance, netns) (rate(netns_conntrack_drops_total{%n}[%r])) > 0)",
                         "{{netns}} dropped",
                     ),
                     (
-                        "sum by (instance, netns) (rate(netns_conntrack_early_drops_total{%n}[%r]))",
+                        "topk(12, sum by (instance, netns) (rate(netns_conntrack_early_drops_total{%n}[%r])) > 0)",
                         "{{netns}} thrown out",
                     ),
                     (
-                        "sum by (instance, netns) (rate(netns_conntrack_insert_failures_total{%n}[%r]))",
+                        "topk(12, sum by (instance, netns) (rate(netns_conntrack_insert_failures_total{%n}[%r])) > 0)",
                         "{{netns}} not entered",
                     ),
                 ],
             )
             .to_namespace()
-            .below(),
+            .below()
+            .empty("it never is"),
         )
         .put(
             8,
@@ -204,7 +205,7 @@ fn full(page: Page) -> Page {
                 "Packets a second that there was no route for, as seen by the namespace.",
                 "pps",
                 &[(
-                    "sum by (instance, netns, direction) (rate(netns_ip_no_route_total{%n}[%r])) > 0",
+                    "topk(12, sum by (instance, netns, direction) (rate(netns_ip_no_route_total{%n}[%r])) > 0)",
                     "{{netns}} {{direction}}",
                 )],
             )
@@ -220,12 +221,13 @@ fn full(page: Page) -> Page {
                 "Packets a second that the IP layer discarded with nothing wrong about them, for want of memory for example.",
                 "pps",
                 &[(
-                    "sum by (instance, netns, direction) (rate(netns_ip_discards_total{%n}[%r]))",
+                    "topk(12, sum by (instance, netns, direction) (rate(netns_ip_discards_total{%n}[%r])) > 0)",
                     "{{netns}} {{direction}}",
                 )],
             )
             .to_namespace()
-            .below(),
+            .below()
+            .empty("nothing is discarded"),
         )
         .put(
             8,
@@ -236,12 +238,13 @@ fn full(page: Page) -> Page {
                  reason NETFILTER_DROP.",
                 "pps",
                 &[(
-                    "sum by (instance, netns, chain) (rate(netns_firewall_drops_total{%n}[%r]))",
+                    "topk(12, sum by (instance, netns, chain) (rate(netns_firewall_drops_total{%n}[%r])) > 0)",
                     "{{netns}} {{chain}}",
                 )],
             )
             .to_namespace()
-            .below(),
+            .below()
+            .empty("nothing is dropped by it"),
         )
 }
 

@@ -88,21 +88,22 @@ pub(super) fn page() -> Value {
         .to_namespace(),
     )
     .put(
-        12,
+        8,
         9,
         series(
             "Mean packet size",
             "Bytes of a packet on the wire, of the interfaces with the largest.",
-            "bytes",
+            "decbytes",
             &[(
                 "topk(12, sum by (instance, netns, interface, direction) (rate(netns_bytes_total{%i}[%r])) / (sum by (instance, netns, interface, direction) (rate(netns_packets_total{%i}[%r])) > 0))",
                 "{{netns}}/{{interface}} {{direction}}",
             )],
         )
-        .to_namespace(),
+        .to_namespace()
+        .below(),
     )
     .put(
-        12,
+        8,
         9,
         series(
             "Packets of a socket buffer",
@@ -114,7 +115,24 @@ pub(super) fn page() -> Value {
                 "{{netns}}/{{interface}} {{direction}}",
             )],
         )
-        .to_namespace(),
+        .to_namespace()
+        .below(),
+    )
+    .put(
+        8,
+        9,
+        series(
+            "Bytes that offload hides",
+            "Share of the bytes on the wire that the kernel's own interface counters do not show: the headers of packets that \
+             are cut later (GSO).",
+            "percentunit",
+            &[(
+                "topk(12, 1 - sum by (instance, netns, interface, direction) (rate(netns_skb_bytes_total{%i}[%r])) / (sum by (instance, netns, interface, direction) (rate(netns_bytes_total{%i}[%r])) > 0))",
+                "{{netns}}/{{interface}} {{direction}}",
+            )],
+        )
+        .to_namespace()
+        .below(),
     )
     .row("Losses")
     .put(
@@ -140,11 +158,12 @@ pub(super) fn page() -> Value {
             "Errors a second that the kernel counted at the interface (its own counter), of the interfaces with most.",
             "pps",
             &[(
-                "topk(12, sum by (instance, netns, interface, direction) (rate(netns_interface_errors_total{%i}[%r])))",
+                "topk(12, sum by (instance, netns, interface, direction) (rate(netns_interface_errors_total{%i}[%r])) > 0)",
                 "{{netns}}/{{interface}} {{direction}}",
             )],
         )
-        .to_namespace(),
+        .to_namespace()
+        .empty("no errors"),
     )
     .build()
 }
@@ -177,8 +196,7 @@ fn all() -> super::Panel {
                 "Not counted",
                 "short",
             ),
-            (&each("netns_interface_mtu_bytes{%i}"), "MTU", "bytes"),
-            (&format!("{} * 8", rate("netns_skb_bytes_total", "")), "As the kernel counts", "bps"),
+            (&each("netns_interface_mtu_bytes{%i}"), "MTU", "none"),
         ],
     )
     .columns(&[

@@ -87,7 +87,7 @@ fn traffic(page: Page) -> Page {
             heatmap(
                 "Packet sizes",
                 "How many packets there are of which size, in bytes on the wire.",
-                "bytes",
+                "decbytes",
                 "sum by (le) (increase(netns_packet_size_bytes_bucket{%n}[%r]))",
             ),
         )
@@ -353,7 +353,7 @@ fn identity(page: Page) -> Page {
     page.row("Who is $netns")
         .put(
             12,
-            7,
+            5,
             table(
                 "Identity",
                 "Cookie and inode of the namespace, whether netns-monitor made it, and the systemd unit in it.",
@@ -371,7 +371,7 @@ fn identity(page: Page) -> Page {
         )
         .put(
             12,
-            7,
+            5,
             table(
                 "Other names",
                 "Every other name of the namespace, and where it was found.",
@@ -383,7 +383,7 @@ fn identity(page: Page) -> Page {
         )
         .put(
             12,
-            7,
+            5,
             table(
                 "Containers",
                 "Containers in the namespace, with their pod.",
@@ -402,7 +402,7 @@ fn identity(page: Page) -> Page {
         )
         .put(
             12,
-            7,
+            5,
             timeline(
                 "Has a name",
                 "Whether the namespace has a file somewhere; one that lost it lives on for as long as something holds it \
@@ -414,7 +414,7 @@ fn identity(page: Page) -> Page {
         )
         .put(
             12,
-            7,
+            5,
             series(
                 "Packets of interfaces that are gone",
                 "What interfaces of the namespace counted that are gone, lately; shown under ~gone for namespaces that are \
@@ -430,7 +430,7 @@ fn identity(page: Page) -> Page {
         )
         .put(
             12,
-            7,
+            5,
             series(
                 "Traffic of interfaces that are gone",
                 "The same in bits a second.",

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    Page,
+    Page, Panel,
     panel::{series, stat, table},
     wrong,
 };
@@ -21,20 +21,11 @@ pub(super) fn page() -> Value {
 
 /// What fits on a screen.
 fn first(page: Page) -> Page {
-    let troubled = |title: &str, description: &str, expr: &str, to: &str| {
-        stat(title, description, "short", &wrong::namespaces_with(expr)).alarm(1.0).leads("Look at them", to)
+    let troubled = |title: &str, description: &str, expr: &str| {
+        let panel = stat(title, description, "short", &wrong::namespaces_with(expr)).alarm(1.0);
+        panel.leads("Look at them", "netns-monitor-health")
     };
     page.put(
-        3,
-        4,
-        stat(
-            "Namespaces",
-            "Network namespaces that live and are known, those of the hosts not counted.",
-            "short",
-            "sum(netns_network_namespaces{%h})",
-        ),
-    )
-    .put(
         3,
         4,
         stat(
@@ -49,41 +40,52 @@ fn first(page: Page) -> Page {
     .put(
         3,
         4,
+        stat(
+            "Namespaces",
+            "Network namespaces that live and are known, those of the hosts not counted.",
+            "short",
+            "sum(netns_network_namespaces{%h})",
+        ),
+    )
+    .put(
+        3,
+        4,
         troubled(
-            "Namespaces that lose packets",
-            "Namespaces where the kernel drops packets now, for reasons that do not occur where nothing is wrong.",
+            "… lose packets",
+            "Namespaces where the kernel drops packets now, more than one in ten seconds, for reasons that do not occur where \
+             nothing is wrong.",
             r#"rate(netns_packet_drops_total{%n, netns!~"~gone|~other", reason!~"%usual"}[%r])"#,
-            "netns-monitor-health",
         ),
     )
     .put(
         3,
         4,
         troubled(
-            "Connects fail",
-            "Namespaces whose TCP connects fail now: refused, timed out, unreachable, given up.",
+            "… connects fail",
+            "Namespaces whose TCP connects fail now, more than one in ten seconds: refused, timed out, unreachable, given up.",
             r#"rate(netns_tcp_connect_failures_total{%n, netns!~"~gone|~other"}[%r])"#,
-            "netns-monitor-health",
         ),
     )
     .put(
         3,
         4,
-        troubled(
-            "TCP sends again",
-            "Namespaces whose TCP sends segments again now.",
-            r#"rate(netns_tcp_retransmitted_segments_total{%n, netns!~"~gone|~other"}[%r])"#,
-            "netns-monitor-health",
-        ),
+        stat(
+            "… send TCP again",
+            "Namespaces that send more than 1 % of their TCP segments again now.",
+            "short",
+            &format!("count({AGAIN} > 0.01) or vector(0)"),
+        )
+        .alarm(1.0)
+        .leads("Look at them", "netns-monitor-health"),
     )
     .put(
         3,
         4,
         troubled(
-            "Queues full",
-            "Namespaces where queues of sockets overflow now: programs that do not read or accept fast enough.",
+            "… queues are full",
+            "Namespaces where queues of sockets overflow now, more than once in ten seconds: programs that do not read or \
+             accept fast enough.",
             "rate(netns_socket_overflows_total{%n}[%r])",
-            "netns-monitor-health",
         ),
     )
     .put(
@@ -110,10 +112,10 @@ fn first(page: Page) -> Page {
         .alarm(1.0)
         .leads("Interfaces", "netns-monitor-interfaces"),
     )
-    .put(16, 12, wrong::troubled())
-    .put(8, 12, wrong::states())
+    .put(24, 11, wrong::troubled())
+    .put(10, 10, wrong::states())
     .put(
-        12,
+        14,
         10,
         table(
             "Slow or lossy TCP",
@@ -126,23 +128,14 @@ fn first(page: Page) -> Page {
                     "s",
                 ),
                 (
-                    "histogram_quantile(0.95, sum by (instance, netns, le) (rate(netns_tcp_rtt_seconds_bucket{%n}[%r]))) > 0",
+                    "topk(20, histogram_quantile(0.95, sum by (instance, netns, le) (rate(netns_tcp_rtt_seconds_bucket{%n}[%r]))) > 0)",
                     "Round trip p95",
                     "s",
                 ),
+                (&format!("topk(20, {AGAIN} > 0)"), "Sent again", "percentunit"),
                 (
-                    r#"sum by (instance, netns) (rate(netns_tcp_retransmitted_segments_total{%n}[%r])) / on (instance, netns) (sum by (instance, netns) (rate(netns_protocol_packets_total{%n, protocol="tcp", direction="transmit"}[%r])) > 0)"#,
-                    "Sent again",
-                    "percentunit",
-                ),
-                (
-                    "sum by (instance, netns) (rate(netns_tcp_connect_failures_total{%n}[%r]))",
+                    "topk(20, sum by (instance, netns) (rate(netns_tcp_connect_failures_total{%n}[%r])) > 0)",
                     "Failed connects",
-                    "cps",
-                ),
-                (
-                    "sum by (instance, netns) (rate(netns_tcp_connections_opened_total{%n}[%r]))",
-                    "Connections",
                     "cps",
                 ),
             ],
@@ -154,42 +147,41 @@ fn first(page: Page) -> Page {
         .alarmed("Failed connects", 0.001)
         .sorted_by("Handshake p95"),
     )
-    .put(
-        12,
-        10,
-        table(
-            "Busiest namespaces",
-            "The twenty namespaces with the most traffic, in bits a second on the wire, packets, and what the kernel dropped \
-             at their interfaces.",
-            &[
-                (
-                    "topk(20, sum by (instance, netns) (rate(netns_bytes_total{%i}[%r])) * 8)",
-                    "Traffic",
-                    "bps",
-                ),
-                (
-                    r#"sum by (instance, netns) (rate(netns_packets_total{%i, direction="receive"}[%r]))"#,
-                    "Receive",
-                    "pps",
-                ),
-                (
-                    r#"sum by (instance, netns) (rate(netns_packets_total{%i, direction="transmit"}[%r]))"#,
-                    "Transmit",
-                    "pps",
-                ),
-                (
-                    "sum by (instance, netns) (rate(netns_interface_drops_total{%i}[%r]))",
-                    "Dropped",
-                    "pps",
-                ),
-            ],
-        )
-        .columns(&[("instance", "Instance"), ("netns", "Namespace")])
-        .row_links()
-        .gauged("Traffic")
-        .alarmed("Dropped", 0.001)
-        .sorted_by("Traffic"),
+}
+
+/// The share of its TCP segments that a namespace sends again.
+const AGAIN: &str = r#"sum by (instance, netns) (rate(netns_tcp_retransmitted_segments_total{%n, netns!~"~gone|~other"}[%r])) / on (instance, netns) (sum by (instance, netns) (rate(netns_protocol_packets_total{%n, protocol="tcp", direction="transmit"}[%r])) > 0)"#;
+
+/// Who has the most traffic.
+fn busiest() -> Panel {
+    table(
+        "Busiest namespaces",
+        "The twenty namespaces with the most traffic, in bits a second on the wire, packets, and what the kernel dropped at \
+         their interfaces.",
+        &[
+            ("topk(20, sum by (instance, netns) (rate(netns_bytes_total{%i}[%r])) * 8)", "Traffic", "bps"),
+            (
+                r#"topk(20, sum by (instance, netns) (rate(netns_packets_total{%i, direction="receive"}[%r])))"#,
+                "Receive",
+                "pps",
+            ),
+            (
+                r#"topk(20, sum by (instance, netns) (rate(netns_packets_total{%i, direction="transmit"}[%r])))"#,
+                "Transmit",
+                "pps",
+            ),
+            (
+                "topk(20, sum by (instance, netns) (rate(netns_interface_drops_total{%i}[%r])) > 0)",
+                "Dropped",
+                "pps",
+            ),
+        ],
     )
+    .columns(&[("instance", "Instance"), ("netns", "Namespace")])
+    .row_links()
+    .gauged("Traffic")
+    .alarmed("Dropped", 0.001)
+    .sorted_by("Traffic")
 }
 
 /// What is below.
@@ -239,9 +231,10 @@ fn more(page: Page) -> Page {
             )
             .to_namespace(),
         )
+        .put(12, 9, busiest())
         .put(
-            12,
-            9,
+            24,
+            8,
             series(
                 "Protocols",
                 "Packets a second of all namespaces by family and protocol.",

@@ -69,7 +69,7 @@ pub(super) fn series(title: &str, description: &str, unit: &str, queries: &[(&st
         unit,
         json!({
             "fieldConfig": { "defaults": { "min": 0, "custom": {
-                "drawStyle": "line", "lineInterpolation": "linear", "lineWidth": 1, "fillOpacity": 10,
+                "drawStyle": "line", "lineInterpolation": "linear", "lineWidth": 1, "fillOpacity": 0,
                 "showPoints": "never", "spanNulls": false, "stacking": { "mode": "none", "group": "A" },
             } } },
             "options": {
@@ -228,7 +228,7 @@ impl Panel {
     pub(super) fn mirrored(self) -> Self {
         let mut panel = self.overridden("byRegexp", "/transmit/", "custom.transform", json!("negative-Y"));
         panel.0["fieldConfig"]["defaults"].as_object_mut().expect("an object").remove("min");
-        panel.with(json!({ "fieldConfig": { "defaults": { "custom": { "axisCenteredZero": true } } } }))
+        panel.with(json!({ "fieldConfig": { "defaults": { "custom": { "axisCenteredZero": true, "fillOpacity": 10 } } } }))
     }
 
     pub(super) fn stacked(self) -> Self {
@@ -331,6 +331,13 @@ impl Panel {
     /// Largest first.
     pub(super) fn sorted_by(self, column: &str) -> Self {
         self.with(json!({ "options": { "sortBy": [{ "displayName": column, "desc": true }] } }))
+    }
+
+    /// In the order of one column, and within that largest of another first.
+    pub(super) fn sorted_up_by(self, column: &str, then: &str) -> Self {
+        self.with(json!({ "options": { "sortBy": [
+            { "displayName": column, "desc": false }, { "displayName": then, "desc": true },
+        ] } }))
     }
 
     pub(super) fn width(self, column: &str, width: u32) -> Self {

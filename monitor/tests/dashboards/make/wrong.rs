@@ -121,7 +121,12 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// The troubles as one expression: the ten worst of each kind, so that none hides another.
+/// What stands in the column of kinds before it is worded: in its order the worst kinds come first, however often the others happen.
+fn rank(at: usize, what: &str) -> String {
+    format!("{:02} {what}", at + 1)
+}
+
+/// The troubles as one expression: the five worst of each kind, so that none hides another.
 fn troubles() -> String {
     let part = |what: &str, expr: &str, reason: &Reason| {
         let reasoned = match reason {
@@ -131,10 +136,10 @@ fn troubles() -> String {
         };
         format!(r#"label_replace({reasoned} > 0, "what", "{what}", "", "")"#)
     };
-    let each = KINDS
-        .iter()
-        .flat_map(|kind| kind.parts.iter().map(move |(expr, reason)| part(kind.what, expr, reason)));
-    format!("topk by (what) (10, {})", each.collect::<Vec<_>>().join("\n or "))
+    let each = KINDS.iter().enumerate().flat_map(|(at, kind)| {
+        kind.parts.iter().map(move |(expr, reason)| part(&rank(at, kind.what), expr, reason))
+    });
+    format!("topk by (what) (5, {})", each.collect::<Vec<_>>().join("\n or "))
 }
 
 const COLUMNS: &[(&str, &str)] = &[
@@ -147,11 +152,11 @@ const COLUMNS: &[(&str, &str)] = &[
 
 /// What goes wrong again and again.
 pub(super) fn troubled() -> Panel {
-    let words: Vec<_> =
-        KINDS.iter().map(|kind| (kind.what.to_owned(), kind.what.to_owned(), Some(kind.colour))).collect();
+    let worded = |(at, kind): (usize, &Kind)| (rank(at, kind.what), kind.what.to_owned(), Some(kind.colour));
+    let words: Vec<_> = KINDS.iter().enumerate().map(worded).collect();
     table(
         "What is wrong",
-        "What fails or is lost, by the second, the most frequent first: of each kind the ten worst namespaces. A click on a \
+        "What fails or is lost and how often in a second: the worst kinds first, of each the five worst namespaces. A click on a \
          namespace or an interface shows it alone. Reasons that occur where nothing is wrong are left out.",
         &[(&troubles(), "By the second", "short")],
     )
@@ -160,12 +165,12 @@ pub(super) fn troubled() -> Panel {
     .row_links()
     .worded("What", &words)
     .worded("Reason", &reasons::every())
-    .sorted_by("By the second")
-    .width("What", 150)
-    .width("Instance", 150)
-    .width("Namespace", 190)
+    .sorted_up_by("What", "By the second")
+    .width("What", 160)
+    .width("Instance", 160)
+    .width("Namespace", 200)
     .width("Interface", 90)
-    .width("By the second", 105)
+    .width("By the second", 120)
     .empty("nothing is wrong")
 }
 
@@ -221,11 +226,12 @@ pub(super) fn states() -> Panel {
     ])
     .row_links()
     .worded("What", &words)
-    .width("Number", 80)
+    .width("Interface", 80)
+    .width("Number", 70)
     .empty("everything is as it must be")
 }
 
-/// How many namespaces have this trouble now.
+/// How many namespaces have this trouble now, more than once in ten seconds.
 pub(super) fn namespaces_with(expr: &str) -> String {
-    format!("count(sum by (instance, netns) ({expr}) > 0) or vector(0)")
+    format!("count(sum by (instance, netns) ({expr}) > 0.1) or vector(0)")
 }
