@@ -5,6 +5,7 @@
 
 mod bench;
 mod dashboards;
+mod previews;
 mod run;
 mod setup;
 mod test;
@@ -50,6 +51,12 @@ const VERBS: &[Verb] = &[
         usage: "dashboards",
         about: "write the Grafana dashboards from their definition",
         run: dashboards::verb,
+    },
+    Verb {
+        name: "previews",
+        usage: "previews",
+        about: "draw the dashboards without Grafana, from a real Prometheus",
+        run: previews::verb,
     },
     Verb {
         name: "bench",

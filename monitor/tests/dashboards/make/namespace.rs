@@ -20,8 +20,26 @@ pub(super) fn page() -> Value {
 }
 
 fn traffic(page: Page) -> Page {
-    page.put(16, 9, wrong::troubled())
-        .put(8, 9, wrong::states())
+    page.put(24, 8, wrong::troubled())
+        .put(12, 5, wrong::states())
+        .put(
+            12,
+            5,
+            table(
+                "Identity",
+                "Cookie and inode of the namespace, whether netns-monitor made it, and the systemd unit in it.",
+                &[("netns_info{%n}", "Value", "short")],
+            )
+            .columns(&[
+                ("instance", "Instance"),
+                ("netns", "Namespace"),
+                ("owned", "Made by netns-monitor"),
+                ("unit", "Unit"),
+                ("cookie", "Cookie"),
+                ("inode", "Inode"),
+            ])
+            .without(&["Value", "__name__"]),
+        )
         .row("Traffic of $netns")
         .put(
             12,
@@ -355,24 +373,6 @@ fn identity(page: Page) -> Page {
             12,
             5,
             table(
-                "Identity",
-                "Cookie and inode of the namespace, whether netns-monitor made it, and the systemd unit in it.",
-                &[("netns_info{%n}", "Value", "short")],
-            )
-            .columns(&[
-                ("instance", "Instance"),
-                ("netns", "Namespace"),
-                ("owned", "Made by netns-monitor"),
-                ("unit", "Unit"),
-                ("cookie", "Cookie"),
-                ("inode", "Inode"),
-            ])
-            .without(&["Value", "__name__"]),
-        )
-        .put(
-            12,
-            5,
-            table(
                 "Other names",
                 "Every other name of the namespace, and where it was found.",
                 &[("netns_alias_info{%n}", "Value", "short")],
@@ -401,7 +401,7 @@ fn identity(page: Page) -> Page {
             .empty("no container"),
         )
         .put(
-            12,
+            24,
             5,
             timeline(
                 "Has a name",

@@ -1,12 +1,15 @@
 //! Draws the dashboards from what a real Prometheus says of a real agent on a host with some traffic and some trouble, so that they
 //! can be looked at without Grafana: `cargo xtask previews`.
 
+mod palette;
+
 use std::{
     collections::BTreeMap,
     env, fs,
     net::{Ipv4Addr, UdpSocket},
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,7 +26,7 @@ use monitor_tests::{
 use serde_json::{Map, Value, json};
 
 /// How much of the past is shown.
-const SHOWN: Duration = Duration::from_secs(90);
+const SHOWN: Duration = Duration::from_secs(120);
 const PAGE: &str = include_str!("page.html");
 const NAMESPACES: [&str; 10] =
     ["web", "cart", "search", "payments", "ledger", "mail", "images", "metrics", "cache", "batch"];
@@ -134,7 +137,7 @@ fn traffic(agent: &Agent) {
     let legacy = UdpSocket::bind("203.0.113.1:0").expect("a socket");
     let start = Instant::now();
     // A little more than is shown, for the rates at its beginning.
-    while start.elapsed() < SHOWN + Duration::from_secs(8) {
+    while start.elapsed() < SHOWN + Duration::from_secs(20) {
         let now = start.elapsed().as_secs_f64();
         for (index, (from, to, bytes)) in TRANSFERS.into_iter().enumerate() {
             let wave = 1.0 + 0.7 * (now / (7.0 + index as f64 * 3.0) + index as f64).sin();
@@ -148,6 +151,8 @@ fn traffic(agent: &Agent) {
             send_datagrams(&legacy, "203.0.113.2:9", &[0; 1000], 2);
         }
         agent.signal(nix::sys::signal::Signal::SIGHUP);
+        // A service that is not at its limits.
+        thread::sleep(Duration::from_millis(150));
     }
     // What is full shall still be so at the moment that tables show.
     trouble.connects();
@@ -156,9 +161,9 @@ fn traffic(agent: &Agent) {
 fn expression(expr: &str, netns: Option<&str>) -> String {
     let netns = netns.unwrap_or(".+");
     let values = [
-        ("$__rate_interval", "5s"),
+        ("$__rate_interval", "20s"),
         ("$__interval", "5s"),
-        ("$__range", "90s"),
+        ("$__range", "120s"),
         ("$job", ".+"),
         ("$instance", ".+"),
         ("$netns", netns),
@@ -246,6 +251,7 @@ fn draw(page: &Page, folder: &Path, work: &Path) -> Result<()> {
         "chromium failed: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    println!("{}", picture.display());
+    palette::reduce(&picture)?;
+    println!("{}, {} kB", picture.display(), fs::metadata(&picture)?.len() / 1000);
     Ok(())
 }
