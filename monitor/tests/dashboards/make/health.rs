@@ -107,7 +107,7 @@ fn drops(page: Page) -> Page {
             &[(&format!("topk(12, sum by (instance, netns) ({LOST}) > 0)"), "{{netns}} on {{instance}}")],
         )
         .stacked()
-        .to_namespace()
+        .leads_to_namespace()
         .empty("nothing is dropped"),
     )
     .put(
@@ -150,7 +150,7 @@ fn full(page: Page) -> Page {
                     ),
                 ],
             )
-            .to_namespace()
+            .leads_to_namespace()
             .below()
             .empty("no queue is full"),
         )
@@ -167,7 +167,7 @@ fn full(page: Page) -> Page {
                 )],
             )
             .share()
-            .to_namespace()
+            .leads_to_namespace()
             .below(),
         )
         .put(
@@ -193,7 +193,7 @@ fn full(page: Page) -> Page {
                     ),
                 ],
             )
-            .to_namespace()
+            .leads_to_namespace()
             .below()
             .empty("it never is"),
         )
@@ -209,7 +209,7 @@ fn full(page: Page) -> Page {
                     "{{netns}} {{direction}}",
                 )],
             )
-            .to_namespace()
+            .leads_to_namespace()
             .below()
             .empty("every packet has a route"),
         )
@@ -225,7 +225,7 @@ fn full(page: Page) -> Page {
                     "{{netns}} {{direction}}",
                 )],
             )
-            .to_namespace()
+            .leads_to_namespace()
             .below()
             .empty("nothing is discarded"),
         )
@@ -242,7 +242,7 @@ fn full(page: Page) -> Page {
                     "{{netns}} {{chain}}",
                 )],
             )
-            .to_namespace()
+            .leads_to_namespace()
             .below()
             .empty("nothing is dropped by it"),
         )
@@ -263,7 +263,7 @@ fn tcp(page: Page) -> Page {
                     "{{netns}} {{reason}}",
                 )],
             )
-            .to_namespace()
+            .leads_to_namespace()
             .empty("no connect fails"),
         )
         .put(
@@ -275,7 +275,7 @@ fn tcp(page: Page) -> Page {
                 "percentunit",
                 &[(&format!("topk(12, {again} > 0)"), "{{netns}} on {{instance}}")],
             )
-            .to_namespace()
+            .leads_to_namespace()
             .empty("nothing is sent again"),
         )
         .put(
@@ -314,7 +314,7 @@ fn tcp(page: Page) -> Page {
                 ],
             )
             .mirrored()
-            .to_namespace()
+            .leads_to_namespace()
             .below()
             .empty("no resets"),
         )
@@ -345,7 +345,7 @@ fn tcp(page: Page) -> Page {
                     "{{netns}} as {{role}}",
                 )],
             )
-            .to_namespace(),
+            .leads_to_namespace(),
         )
         .put(
             12,
@@ -359,7 +359,7 @@ fn tcp(page: Page) -> Page {
                     "{{netns}} on {{instance}}",
                 )],
             )
-            .to_namespace(),
+            .leads_to_namespace(),
         )
         .put(
             12,
@@ -398,7 +398,7 @@ fn dns(page: Page) -> Page {
                     "{{netns}} {{rcode}}",
                 )],
             )
-            .to_namespace()
+            .leads_to_namespace()
             .below()
             .empty("none, or no agent with --collector.dns"),
         )
@@ -414,7 +414,7 @@ fn dns(page: Page) -> Page {
                     "{{netns}} on {{instance}}",
                 )],
             )
-            .to_namespace()
+            .leads_to_namespace()
             .below()
             .empty("none, or no agent with --collector.dns"),
         )
@@ -430,7 +430,7 @@ fn dns(page: Page) -> Page {
                     "{{netns}} on {{instance}}",
                 )],
             )
-            .to_namespace()
+            .leads_to_namespace()
             .below()
             .empty("none, or no agent with --collector.dns"),
         )

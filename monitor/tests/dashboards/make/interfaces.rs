@@ -41,7 +41,7 @@ pub(super) fn page() -> Value {
                 "{{netns}}/{{interface}} {{direction}}",
             )],
         )
-        .to_namespace()
+        .leads_to_namespace()
         .empty("every packet is counted"),
     )
     .row("Traffic")
@@ -64,7 +64,7 @@ pub(super) fn page() -> Value {
             ],
         )
         .mirrored()
-        .to_namespace(),
+        .leads_to_namespace(),
     )
     .put(
         12,
@@ -85,7 +85,7 @@ pub(super) fn page() -> Value {
             ],
         )
         .mirrored()
-        .to_namespace(),
+        .leads_to_namespace(),
     )
     .put(
         8,
@@ -99,7 +99,7 @@ pub(super) fn page() -> Value {
                 "{{netns}}/{{interface}} {{direction}}",
             )],
         )
-        .to_namespace()
+        .leads_to_namespace()
         .below(),
     )
     .put(
@@ -115,7 +115,7 @@ pub(super) fn page() -> Value {
                 "{{netns}}/{{interface}} {{direction}}",
             )],
         )
-        .to_namespace()
+        .leads_to_namespace()
         .below(),
     )
     .put(
@@ -131,7 +131,7 @@ pub(super) fn page() -> Value {
                 "{{netns}}/{{interface}} {{direction}}",
             )],
         )
-        .to_namespace()
+        .leads_to_namespace()
         .below(),
     )
     .row("Losses")
@@ -147,7 +147,7 @@ pub(super) fn page() -> Value {
                 "{{netns}}/{{interface}} {{direction}}",
             )],
         )
-        .to_namespace()
+        .leads_to_namespace()
         .empty("nothing is dropped at interfaces"),
     )
     .put(
@@ -162,7 +162,7 @@ pub(super) fn page() -> Value {
                 "{{netns}}/{{interface}} {{direction}}",
             )],
         )
-        .to_namespace()
+        .leads_to_namespace()
         .empty("no errors"),
     )
     .build()
@@ -219,6 +219,19 @@ fn all() -> super::Panel {
         ],
     )
     .worded("Counted by", &[(String::new(), "not counted".to_owned(), Some("orange"))])
+    .width("Instance", 140)
+    .width("Namespace", 130)
+    .width("Interface", 80)
+    .width("Kind", 60)
+    .width("Other end in", 100)
+    .width("Other end", 115)
+    .width("Counted by", 90)
+    .width("MAC address", 145)
+    .width("Up", 55)
+    .width("Dropped", 80)
+    .width("Errors", 70)
+    .width("Not counted", 90)
+    .width("MTU", 55)
     .gauged("Receive")
     .gauged("Transmit")
     .alarmed("Dropped", 0.001)

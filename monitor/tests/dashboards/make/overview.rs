@@ -229,7 +229,7 @@ fn more(page: Page) -> Page {
                     "{{netns}} on {{instance}}",
                 )],
             )
-            .to_namespace(),
+            .leads_to_namespace(),
         )
         .put(12, 9, busiest())
         .put(

@@ -266,7 +266,7 @@ impl Panel {
     }
 
     /// A click on a series leads to its namespace.
-    pub(super) fn to_namespace(mut self) -> Self {
+    pub(super) fn leads_to_namespace(mut self) -> Self {
         let url =
             address(DETAIL, "var-instance=${__field.labels.instance}&var-netns=${__field.labels.netns}");
         self.0["fieldConfig"]["defaults"]["links"] = json!([link("Namespace ${__field.labels.netns}", &url)]);

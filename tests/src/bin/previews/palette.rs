@@ -49,6 +49,8 @@ fn palette(pixels: &[[u8; 3]]) -> (Vec<u8>, Vec<u8>) {
     pixels.iter().for_each(|pixel| *counts.entry(*pixel).or_default() += 1);
     let mut frequent: Vec<_> = counts.iter().collect();
     frequent.sort_unstable_by_key(|&(colour, count)| (std::cmp::Reverse(*count), *colour));
+    // What is rarer than these is the edge of a letter.
+    frequent.truncate(4096);
     // Close to one that is taken already is no colour of its own; the distance grows until all fit.
     let mut taken: Vec<[u8; 3]> = Vec::new();
     for apart in [0, 40, 120, 300, 700, 1500] {
