@@ -177,7 +177,8 @@ fn all() -> super::Panel {
         };
         format!("sum by (instance, netns, interface) (rate({metric}{{{chosen}}}[%r]))")
     };
-    let identity = "max by (instance, netns, interface, kind, peer_netns, peer_interface, mac) (netns_interface_info{%i})";
+    let identity =
+        "max by (instance, netns, interface, kind, peer_netns, peer_interface) (netns_interface_info{%i})";
     let attached = "max by (instance, netns, interface, mode) (netns_interface_attached{%i})";
     table(
         "Interfaces",
@@ -207,7 +208,6 @@ fn all() -> super::Panel {
         ("peer_netns", "Other end in"),
         ("peer_interface", "Other end"),
         ("mode", "Counted by"),
-        ("mac", "MAC address"),
     ])
     .without(&["Value #A", "Value #C"])
     .row_links()
@@ -226,11 +226,10 @@ fn all() -> super::Panel {
     .width("Other end in", 100)
     .width("Other end", 115)
     .width("Counted by", 90)
-    .width("MAC address", 145)
     .width("Up", 55)
     .width("Dropped", 80)
     .width("Errors", 70)
-    .width("Not counted", 90)
+    .width("Not counted", 100)
     .width("MTU", 55)
     .gauged("Receive")
     .gauged("Transmit")

@@ -179,6 +179,8 @@ fn busiest() -> Panel {
     )
     .columns(&[("instance", "Instance"), ("netns", "Namespace")])
     .row_links()
+    .width("Instance", 135)
+    .width("Traffic", 150)
     .gauged("Traffic")
     .alarmed("Dropped", 0.001)
     .sorted_by("Traffic")
