@@ -23,3 +23,4 @@ pub mod terminal;
 pub mod test_run;
 pub mod tmux;
 pub mod traffic;
+pub mod trouble;

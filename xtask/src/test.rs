@@ -76,7 +76,8 @@ impl Suite<'_> {
             self.step("tidy", |suite| tidy::check(suite.place))?;
         }
         self.step("tests without privileges", |suite| {
-            suite.tests(&mut suite.place.cargo(&["test", "--package", "monitor", "--package", "xtask"]))
+            let mut cargo = suite.place.cargo(&["test", "--package", "monitor", "--package", "xtask"]);
+            suite.tests(cargo.env("GRAFANA_DIR", suite.place.grafana()))
         })?;
         if !fast {
             self.step("build", |suite| {
