@@ -6,12 +6,14 @@
 
 mod assemble;
 pub mod engine;
+mod holding;
 pub mod lock;
 mod lost;
 pub mod runs;
 pub mod smoke;
 mod state;
 mod watch;
+mod wiring;
 
 use std::{
     fmt,

@@ -1,6 +1,5 @@
 //! `netns-monitor why NS`.
 
-mod plain;
 mod report;
 mod tcp;
 
@@ -10,16 +9,14 @@ use clap::Args;
 use monitor_ebpf::health::TcpCounts;
 use serde_json::{Value, json};
 
-use self::{
-    plain::plain,
-    report::{Count, Link, Row},
-};
+use self::report::{Count, Link, Row};
 use super::{Global, print, table};
 use crate::{
     agent::{
         Failure,
         engine::{Engine, Look, View},
     },
+    explain::drops::plain,
     sample::lost::HOST,
     topology::{
         figures::Figures,
