@@ -58,6 +58,11 @@ impl Place {
         self.tools().join("engines")
     }
 
+    /// The folder that a browser is unpacked in.
+    pub(crate) fn chromium(&self) -> PathBuf {
+        self.tools().join("chromium")
+    }
+
     /// The agent's binary as cargo builds it in a profile's folder (`debug`, `release`).
     pub(crate) fn agent(&self, profile: &str) -> PathBuf {
         self.target.join(profile).join("netns-monitor")

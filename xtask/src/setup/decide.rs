@@ -312,7 +312,8 @@ mod tests {
                 install(&[&build[..], &tests[..]].concat()),
                 linker.clone(),
                 Action::Unpack(&BUNDLES[0]),
-                Action::Unpack(&BUNDLES[1])
+                Action::Unpack(&BUNDLES[1]),
+                Action::Unpack(&BUNDLES[2])
             ]
         );
         assert_eq!(decide(&bare(), Scope::Build, &[]), [install(&build), linker]);
