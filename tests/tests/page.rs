@@ -39,8 +39,8 @@ const LATE: Duration = Duration::from_secs(2);
 /// What the text of a cell of a namespace's row is.
 fn cell(netns: &str, column: &str) -> String {
     format!(
-        "[...document.querySelectorAll('#rows tr')].find((row) => row.querySelector('.name').textContent === {})\
-         ?.querySelector('{column}')?.textContent ?? ''",
+        "([...document.querySelectorAll('#rows tr')].find((row) => row.querySelector('.name').textContent === {})\
+         ?.querySelector('{column}')?.textContent ?? '')",
         json!(netns)
     )
 }
@@ -128,7 +128,7 @@ fn the_sick_one_stands_on_top_with_its_reason_and_its_page_tells_all() {
     let lost = Astray::start("blue", (Ipv4Addr::new(198, 51, 100, 3), 9));
     let mut browser = Browser::start(1400, 900);
     browser.open(&address(&scene.agent));
-    let first = "document.querySelector('#sick li')?.textContent ?? ''";
+    let first = "(document.querySelector('#sick li')?.textContent ?? '')";
     let said = browser.until("somebody is sick", &format!("{first}.includes('red') && {first}"));
     let said = said.as_str().expect("text").to_owned();
     assert!(said.contains("NO_SOCKET") && said.contains("Nobody listens on the port"), "{said}");
@@ -143,7 +143,7 @@ fn the_sick_one_stands_on_top_with_its_reason_and_its_page_tells_all() {
     browser.key("Enter");
     browser.until(
         "the detail",
-        "location.hash === '#/netns/red' && document.querySelector('#detail h1').textContent === 'red'",
+        "location.hash === '#/netns/red' && document.querySelector('#detail h1')?.textContent === 'red'",
     );
     browser.until(
         "its interfaces",
@@ -181,9 +181,15 @@ fn it_sorts_filters_and_leads_by_address_with_the_keyboard() {
     let rows = "[...document.querySelectorAll('#rows .name')].map((one) => one.textContent).filter((name) => name[0] !== '~').join(' ')";
     browser.until("all rows", &format!("{rows}.split(' ').length === 4"));
     let sorted = |browser: &mut Browser, how: &str, expected: &str| {
-        browser.until(expected, &format!("{rows} === '{expected}'"));
-        assert_eq!(browser.eval("document.querySelector('th.netns').getAttribute('aria-sort')"), how);
+        let said = "document.querySelector('th.netns').getAttribute('aria-sort')";
+        browser.until(expected, &format!("{rows} === '{expected}' && {said} === '{how}'"));
     };
+    // Nothing moves any more when both are there.
+    browser.until("the picture", "document.querySelector('#picture svg') !== null");
+    browser.until(
+        "the second reading",
+        "document.querySelector('#calm').textContent.startsWith('Nothing is lost')",
+    );
     browser.click("th.netns button");
     sorted(&mut browser, "ascending", "a-1 a-2 a-10 b");
     // By the keyboard: the button has the focus.
@@ -276,7 +282,7 @@ fn an_empty_host_says_what_to_do_and_an_agent_that_comes_back_is_found_again() {
     picture(&mut browser, "gone");
     agent.restart();
     browser.until("it is back", "document.querySelector('#live').dataset.state === 'live'");
-    assert_eq!(browser.eval("document.querySelector('#notice').hidden"), true);
+    browser.until("it says no more", "document.querySelector('#notice').hidden");
     let complaints = browser.complaints();
     let refused = |complaint: &String| complaint.contains("ERR_");
     assert!(complaints.iter().all(refused), "nothing but connections that were refused: {complaints:?}");
@@ -416,7 +422,7 @@ fn a_thousand_namespaces_are_shown_without_haste() {
         browser.eval("document.querySelectorAll('#rows tr').length").as_u64() < Some(60),
         "only what is seen"
     );
-    assert_eq!(browser.eval("document.querySelector('#table').getAttribute('aria-rowcount')"), 1001);
+    assert_eq!(browser.eval("document.querySelector('#table').getAttribute('aria-rowcount')"), "1001");
     // Of each bridge a dozen and the rest as one, whose rule is said.
     browser.until("the picture", "document.querySelectorAll('#picture .tile').length === 4 * 13");
     assert!(
@@ -430,12 +436,16 @@ fn a_thousand_namespaces_are_shown_without_haste() {
         "document.querySelector('#picture .rest .flow').textContent.includes('↓')",
     );
     picture(&mut browser, "thousand");
-    // A second of it: how much of that is the page at work?
+    // Some events of it, each of which changes all: how long is the page at work for one?
     let (before, began, events) = (browser.busy(), Instant::now(), server.readings.load(Ordering::Relaxed));
-    until(SOON, "five more events", || (server.readings.load(Ordering::Relaxed) >= events + 5).then_some(()));
-    let share = (browser.busy() - before).as_secs_f64() / began.elapsed().as_secs_f64();
-    println!("shown after {shown:?}, busy {:.1} % with a thousand changing", share * 100.0);
-    assert!(share < 0.5, "{share}");
+    until(SOON, "two more events", || (server.readings.load(Ordering::Relaxed) >= events + 2).then_some(()));
+    let read = server.readings.load(Ordering::Relaxed) - events;
+    let busy = (browser.busy() - before) / u32::try_from(read).expect("a few");
+    println!(
+        "shown after {shown:?}, {busy:?} of work for an event that changes all, {:?} for two",
+        began.elapsed()
+    );
+    assert!(busy < Duration::from_millis(500), "{busy:?}");
     // It goes to the end and back, and the filter answers.
     browser.eval("document.querySelector('#scroll').scrollTop = 1e6");
     browser.until("the last row", "[...document.querySelectorAll('#rows tr')].some((row) => row.getAttribute('aria-rowindex') === '1001')");
@@ -557,6 +567,7 @@ fn light_dark_and_narrow_all_fit() {
     browser.call("Page.reload", &json!({}));
     browser.until("it is live", "document.querySelector('#live')?.dataset.state === 'live'");
     assert_eq!(browser.eval(ground), light);
+    browser.until("sentences", "[...document.querySelectorAll('#sick .says')].some((one) => one.textContent.includes('Nobody listens'))");
     browser.eval(&wish("auto"));
     assert_eq!(browser.eval(ground), dark);
     browser.open(&format!("{}#/netns/web", address(&agent)));

@@ -91,11 +91,12 @@ fn of_drop(reason: &str, plain: Option<&Plain>) -> Symptom {
 
 fn of_tcp(sentence: &Sentence) -> Symptom {
     let (says, look) = sentence.means.split_once("; ").unwrap_or((sentence.means, ""));
+    let (first, rest) = says.split_at(says.chars().next().map_or(0, char::len_utf8));
     Symptom {
         name: format!("{TCP}{}", sentence.name),
         count: None,
         title: sentence.many.to_owned(),
-        says: says.to_owned(),
+        says: format!("{}{rest}.", first.to_uppercase()),
         look: look.to_owned(),
         usual: false,
     }

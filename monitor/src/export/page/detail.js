@@ -13,6 +13,7 @@ export class Detail {
     this.title = h("h1", { tabindex: "-1" }, netns);
     this.tags = h("p", { class: "muted" });
     this.trouble = h("ol", { class: "sick" });
+    this.calm = h("p", { class: "calm" });
     this.charts = ["receive", "transmit"].map((way) => chart(way));
     this.facts = h("div", { class: "facts" });
     this.holders = h("div", { role: "status" }, h("p", { class: "muted" }, "Processes, descriptors, sockets and mounts that keep it alive."));
@@ -20,7 +21,7 @@ export class Detail {
     element.replaceChildren(
       h("p", {}, h("a", { href: "#/", class: "back" }, "← all namespaces")),
       h("header", { class: "headline" }, this.title, this.tags),
-      h("section", { class: "card attention", "aria-label": "What is wrong" }, h("h2", {}, "Now"), this.trouble),
+      h("section", { class: "card attention", "aria-label": "What is wrong now" }, h("h2", {}, "What is wrong now"), this.trouble, this.calm),
       h("div", { class: "pair" }, this.charts.map(({ card }) => card)),
       this.facts,
       h("section", { class: "card" }, h("div", { class: "bar" }, h("h2", {}, "Who holds it"), look), this.holders),
@@ -66,7 +67,10 @@ export class Detail {
       const sum = found.row[way];
       setText(total, sum ? `${count(sum.packets)} packets, ${count(sum.bytes)} bytes` : "not counted");
     });
-    sick(this.trouble, this.store.troubles(found).map((one) => ({ ...one, netns: null })));
+    const troubles = this.store.troubles(found);
+    sick(this.trouble, troubles.map((one) => ({ ...one, netns: null })));
+    setText(this.calm, troubles.length > 0 ? "" : found.rate ? "Nothing is lost, and every link is up." : "Waiting for the second reading.");
+    setAttribute(this.trouble.parentElement, "class", `card attention ${troubles.length > 0 ? "bad" : ""}`);
     setText(this.tags, [...new Set([...tags(found.row), ...found.row.aliases])].join(" · "));
   }
 
@@ -181,7 +185,7 @@ function interfaces(now, unit, live) {
       [one.kind, one.mac, one.mtu && `MTU ${one.mtu}`, one.counted ?? "not counted"].filter(Boolean).join("  "),
     ];
   });
-  const heads = ["Interface", "State", "Receive", "packets", "Transmit", "packets", "Device (rx/tx)", "Peer", "Addresses", "Device"];
+  const heads = ["Interface", "State", "Receive", "packets", "Transmit", "packets", "Dropped, errors", "Peer", "Addresses", "Device"];
   return grid("Interfaces", heads, rows, { numbers: [2, 3, 4, 5] });
 }
 
@@ -190,7 +194,7 @@ function symptoms(now, live) {
   const list = now.symptoms.map((one) => {
     const present = live?.present.get(one.name) ?? 0;
     return h("details", { "data-name": one.name, class: one.usual ? "usual" : "loss" },
-      h("summary", {}, h("b", {}, one.title), " ", h("span", { class: "number" }, count(one.count)), present > 0.05 ? h("span", { class: "present" }, ` ${perSecond(present)}`) : null, one.usual ? h("span", { class: "muted" }, " usual") : null),
+      h("summary", {}, h("b", {}, one.title), " ", h("span", { class: "number" }, count(one.count)), present > 0 ? h("span", { class: "present" }, ` ${perSecond(present)}`) : null, one.usual ? h("span", { class: "muted" }, " usual") : null),
       h("p", {}, one.says), one.look ? h("p", { class: "muted" }, `Look: ${one.look}`) : null);
   });
   const none = list.length === 0 && !drops ? h("p", { class: "muted" }, "Nothing was ever lost here.") : null;

@@ -177,7 +177,7 @@ function attention() {
   sick($("sick"), worst);
   const known = all.some(({ rate: now }) => now !== null);
   const more = bad.length > LISTED ? `and ${many(bad.length - LISTED, "more namespace")} in trouble; the table below has them on top` : "";
-  setText($("well"), bad.length > 0 ? more : known ? "Nothing is lost, and every link is up." : "Waiting for the second reading.");
+  setText($("calm"), bad.length > 0 ? more : known ? "Nothing is lost, and every link is up." : "Waiting for the second reading.");
   setAttribute($("attention"), "class", `card attention ${bad.length > 0 ? "bad" : ""}`);
   if (known) say(bad.length === 0 ? "Nothing is lost." : `${many(bad.length, "namespace")} in trouble, the worst is ${worst[0].netns}: ${worst[0].title}.`);
 }

@@ -12,8 +12,9 @@ const EACH = 12;
 const BRIDGES = 8;
 /** Who is drawn is chosen anew that often, in ms. */
 const CHOOSE = 5000;
-const TILE = { width: 178, height: 50, gap: 14, stem: 40 };
-const LEFT = { host: 150, bridge: 196 };
+/** A tile is a line higher where a note is to be shown. */
+const TILE = { width: 178, height: 50, line: 16, gap: 14, stem: 40 };
+const LEFT = { host: 150, bridge: 214 };
 
 export class Picture {
   constructor(store, view, element, rule) {
@@ -81,9 +82,9 @@ export class Picture {
     let y = 16;
     const placed = lanes.map((lane) => {
       const boxes = lane.tiles.length + (lane.rest.length > 0 ? 1 : 0);
-      const height = Math.max(1, Math.ceil(boxes / across)) * (TILE.height + TILE.stem) + 14;
+      const height = Math.max(1, Math.ceil(boxes / across)) * (high(lane) + TILE.stem) + 22;
       const top = y;
-      y += Math.max(height, 96) + 10;
+      y += Math.max(height, 84) + 8;
       return { lane, top, height };
     });
     const tall = Math.max(y, 150);
@@ -112,54 +113,54 @@ export class Picture {
     return s("g", {}, parts);
   }
 
-  lane({ bridge, title, notes, tiles, rest }, top, across) {
+  lane(lane, top, across) {
+    const { bridge, title, notes, tiles, rest } = lane;
     const x = LEFT.host + LEFT.bridge;
-    const middle = top + 34;
     const group = s("g", { class: "lane" });
-    group.append(s("path", { class: "trunk", d: `M${LEFT.host - 22} ${middle}H${LEFT.host}` }));
+    group.append(s("path", { class: "trunk", d: `M${LEFT.host - 22} ${top + 17}H${LEFT.host}` }));
     const box = s("rect", { class: `box bridge${bridge ? "" : " none"}`, x: LEFT.host, y: top, width: LEFT.bridge - 34, height: 34 + notes.length * 16, rx: 8 });
     const lines = [title, ...notes].map((text, at) => s("text", { x: LEFT.host + 12, y: top + 23 + at * 17, class: at === 0 ? "title" : "small" }, clip(text, 21)));
     group.append(box, ...lines);
     const all = [...tiles, ...(rest.length > 0 ? [null] : [])];
     const rows = Math.ceil(all.length / across);
-    const height = TILE.height + TILE.stem;
+    const height = high(lane) + TILE.stem;
     if (rows > 0) {
-      const last = top + 12 + (rows - 1) * height;
-      group.append(s("path", { class: "trunk", d: `M${x - 34} ${top + 17}H${x - 16}${last > top + 17 ? `V${last}` : `M${x - 16} ${top + 17}V${last}`}` }));
+      group.append(s("path", { class: "trunk", d: `M${x - 34} ${top + 17}H${x - 16}V${top + 17 + (rows - 1) * height}` }));
     }
     for (let row = 0; row < rows; row += 1) {
-      const y = top + 12 + row * height;
+      const y = top + 17 + row * height;
       const inRow = Math.min(across, all.length - row * across);
       group.append(s("path", { class: "trunk", d: `M${x - 16} ${y}H${x + (inRow - 1) * (TILE.width + TILE.gap) + 22}` }));
     }
     all.forEach((tile, at) => {
       const left = x + (at % across) * (TILE.width + TILE.gap);
-      const y = top + 12 + Math.floor(at / across) * height;
-      group.append(tile ? this.tile(tile, left, y) : this.rest(rest, title, left, y));
+      const y = top + 17 + Math.floor(at / across) * height;
+      group.append(tile ? this.tile(tile, left, y, high(lane)) : this.rest(rest, title, left, y, high(lane)));
     });
     return group;
   }
 
-  tile({ netns, interfaces, notes }, x, y) {
+  tile({ netns, interfaces, addresses, notes }, x, y, height) {
     const edge = s("path", { class: "edge", d: `M${x + 22} ${y}V${y + TILE.stem}` });
     const flow = s("text", { class: "flow", x: x + 32, y: y + TILE.stem - 10 });
     const top = y + TILE.stem;
-    const name = `${netns}, ${interfaces.join(" ")}${notes.length > 0 ? `, ${notes.join(", ")}` : ""}`;
+    const name = [netns, ...interfaces, ...addresses, ...notes].join(", ");
     const box = s(
       "a",
       { href: linkTo(netns), "aria-label": name },
       s("title", {}, name),
-      s("rect", { class: "box", x, y: top, width: TILE.width, height: TILE.height, rx: 8 }),
+      s("rect", { class: "box", x, y: top, width: TILE.width, height, rx: 8 }),
       s("circle", { class: "state", cx: x + TILE.width - 14, cy: top + 14, r: 5 }),
       s("text", { class: "title", x: x + 12, y: top + 20 }, clip(netns, 19)),
-      s("text", { class: "small", x: x + 12, y: top + 38 }, clip([interfaces.join(" "), ...notes].join("  "), 26)),
+      s("text", { class: "small", x: x + 12, y: top + 38 }, clip([...interfaces, ...addresses].join("  "), 25)),
+      notes.length > 0 ? s("text", { class: "small note", x: x + 12, y: top + 38 + TILE.line }, clip(notes.join("  "), 25)) : null,
     );
     const group = s("g", { class: "tile" }, edge, flow, box);
     this.tiles.push({ netns, interfaces, group, flow, edge });
     return group;
   }
 
-  rest(rest, title, x, y) {
+  rest(rest, title, x, y, height) {
     const top = y + TILE.stem;
     const text = s("text", { class: "flow", x: x + 32, y: y + TILE.stem - 10 });
     this.sums.push({ ends: rest, text });
@@ -170,7 +171,7 @@ export class Picture {
       s("path", { class: "edge", d: `M${x + 22} ${y}V${top}` }),
       text,
       s("a", { href: `#/?q=${encodeURIComponent(title)}`, "aria-label": `${say} of ${title}, in the table` },
-        s("rect", { class: "box", x, y: top, width: TILE.width, height: TILE.height, rx: 8 }),
+        s("rect", { class: "box", x, y: top, width: TILE.width, height, rx: 8 }),
         s("text", { class: "title", x: x + 12, y: top + 20 }, `+ ${count(rest.length)} more`),
         s("text", { class: "small", x: x + 12, y: top + 38 }, "summed here, in the table below")),
     );
@@ -186,14 +187,15 @@ function arranged(topology, store) {
   };
   for (const link of topology.links.filter((link) => link.kind === "bridge")) {
     const notes = [...link.addresses.slice(0, 2)];
-    if (link.nat) notes.push("NAT: leaves as the host");
+    if (link.nat) notes.push("NAT (masqueraded)");
     if (!link.running) notes.push("down");
     lane(`bridge ${link.name}`, link.name, link.name).notes = notes;
   }
   const published = new Map();
   for (const { netns, port } of topology.published) published.set(netns, [...(published.get(netns) ?? []), `⇠ ${port}`]);
   for (const { netns, interfaces } of topology.namespaces) {
-    for (const one of interfaces.filter((one) => one.kind !== "loopback")) {
+    const wired = interfaces.filter((one) => one.kind !== "loopback");
+    for (const one of wired) {
       const peer = one.peer;
       const where = one.bridge
         ? lane(`bridge ${one.bridge}`, one.bridge, one.bridge)
@@ -202,8 +204,10 @@ function arranged(topology, store) {
           : peer?.netns
             ? lane("pairs", "between namespaces")
             : lane("none", "no veth pair");
+      // At one of its interfaces, the first, a port of the host leads to it.
+      const ports = one === wired[0] ? (published.get(netns) ?? []) : [];
       const to = peer?.netns ? [`⇄ ${peer.netns}`] : !one.bridge && peer ? [`⇄ ${peer.interface}`] : [];
-      where.ends.push({ netns, interfaces: [one.name], notes: [...(one.addresses ?? []).slice(0, 1), ...(published.get(netns) ?? []), ...to] });
+      where.ends.push({ netns, interfaces: [one.name], addresses: (one.addresses ?? []).slice(0, 1), notes: [...ports, ...to] });
     }
   }
   const weight = ({ netns }) => {
@@ -219,6 +223,11 @@ function arranged(topology, store) {
     const chosen = weighed.slice(0, EACH).map(([, end]) => end).sort((a, b) => a.netns.localeCompare(b.netns, "en", { numeric: true }));
     return { title, bridge, notes, tiles: chosen, rest: weighed.slice(EACH).map(([, end]) => [end.netns, end.interfaces[0]]) };
   });
+}
+
+/** How high the tiles of a lane are. */
+function high({ tiles }) {
+  return TILE.height + (tiles.some(({ notes }) => notes.length > 0) ? TILE.line : 0);
 }
 
 function label(topology, lanes) {

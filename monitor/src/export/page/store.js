@@ -2,8 +2,10 @@
 
 /** Points of history: one for each event, about one a second. */
 export const HISTORY = 60;
-/** What happened is called present for about that long, in seconds. */
-const PRESENT = 3;
+/** Rates of what goes wrong are smoothed over about that long, in seconds. */
+const SMOOTH = 3;
+/** What did not happen for that long is over, in seconds. */
+const OVER = 5;
 /** Without an event for that long the agent is called gone, in milliseconds. */
 const PATIENCE = 6000;
 const AGAIN = 1000;
@@ -15,7 +17,9 @@ class Namespace {
     this.time = null;
     // Per second, as of the last event; null until two readings are known.
     this.rate = null;
+    // What goes wrong now: how often per second, and when it last did.
     this.present = new Map();
+    this.happened = new Map();
     this.history = { receive: [], transmit: [], losses: [], tcp: [] };
     this.interfaces = new Map();
   }
@@ -31,7 +35,7 @@ class Namespace {
         losses: rose(before.losses, row.losses, seconds),
         tcp: rose(trouble(before.tcp), trouble(row.tcp), seconds),
       };
-      this.note(before, row, seconds);
+      this.note(before, row, seconds, time);
     }
     this.row = row;
     this.time = time;
@@ -43,15 +47,19 @@ class Namespace {
   }
 
   /** Rates of interfaces, and of what goes wrong: smoothed, so that what happened once is seen for a moment. */
-  note(before, row, seconds) {
-    const fade = Math.exp(-seconds / PRESENT);
+  note(before, row, seconds, time) {
+    const fade = Math.exp(-seconds / SMOOTH);
     for (const [name, rate] of this.present) {
-      if (rate * fade < 0.02) this.present.delete(name);
+      if (time - this.happened.get(name) > OVER) this.present.delete(name);
       else this.present.set(name, rate * fade);
     }
     for (const [name, total] of Object.entries(row.symptoms)) {
       const more = total - (before.symptoms[name] ?? 0);
-      if (more > 0) this.present.set(name, (this.present.get(name) ?? 0) + (more / seconds) * (1 - fade));
+      if (more <= 0) continue;
+      this.happened.set(name, time);
+      const known = this.present.get(name);
+      // What begins is shown as it is.
+      this.present.set(name, known === undefined ? more / seconds : known + (more / seconds) * (1 - fade));
     }
     const earlier = new Map(before.interfaces.map((one) => [one.name, one]));
     this.interfaces = new Map(
@@ -107,18 +115,20 @@ export class Store {
 
   /** Begins to listen, and begins anew whenever that ends. */
   async start() {
-    this.listen();
-    setInterval(() => {
-      if (performance.now() - this.heard > PATIENCE) this.lose("The agent says nothing any more.");
-    }, 500);
+    // First the words, so that nothing is shown without them.
     while (this.symptoms.size === 0) {
       try {
         const known = await ask("/api/v1/symptoms");
         this.symptoms = new Map(known.map((one) => [one.name, one]));
       } catch {
+        this.gone("The agent does not answer.");
         await new Promise((done) => setTimeout(done, AGAIN));
       }
     }
+    this.listen();
+    setInterval(() => {
+      if (performance.now() - this.heard > PATIENCE) this.lose("The agent says nothing any more.");
+    }, 500);
   }
 
   listen() {
@@ -186,7 +196,7 @@ export class Store {
   /** What goes wrong in a namespace now: `{ name, rate, title, says, look }`, the most first; what is usual left out. */
   troubles(netns) {
     const found = [...netns.present].map(([name, rate]) => ({ ...this.explain(name), rate }));
-    const wrong = found.filter((one) => !one.usual && one.rate > 0.05).sort((a, b) => b.rate - a.rate);
+    const wrong = found.filter((one) => !one.usual).sort((a, b) => b.rate - a.rate);
     const down = netns.down();
     if (down.length > 0) {
       const says = `${down.join(", ")} ${down.length === 1 ? "is" : "are"} down: no packet comes or goes there.`;
@@ -198,7 +208,7 @@ export class Store {
   /** How bad it is, as a number to sort by: what is lost counts more than what is down, and that more than nothing. */
   badness(netns) {
     let worst = 0;
-    for (const [name, rate] of netns.present) if (rate > 0.05 && !this.explain(name).usual) worst += rate;
+    for (const [name, rate] of netns.present) if (!this.explain(name).usual) worst += rate;
     return worst > 0 ? 1 + worst : netns.down().length > 0 ? 0.5 : 0;
   }
 }

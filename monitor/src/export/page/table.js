@@ -84,11 +84,12 @@ export class Table {
       const wanted = new Set(this.wanted());
       this.order = this.order.filter((netns) => wanted.delete(netns)).concat([...wanted]);
     }
-    const all = this.store.namespaces.size;
-    const some = this.order.length;
-    setText($("shown"), some === all ? `${count(all)}` : `${count(some)} of ${count(all)}`);
-    $("none").hidden = some > 0 || all === 0;
-    setAttribute($("table"), "aria-rowcount", some + 1);
+    // The host and sums are lines, and no namespaces.
+    const real = (list) => list.filter(({ row }) => row.state !== "host" && row.state !== "sum").length;
+    const [all, some] = [real([...this.store.namespaces.values()]), real(this.order)];
+    setText($("shown"), some === all ? count(all) : `${count(some)} of ${count(all)}`);
+    $("none").hidden = this.order.length > 0;
+    setAttribute($("table"), "aria-rowcount", this.order.length + 1);
     this.fill();
   }
 
@@ -180,11 +181,12 @@ export class Table {
     setAttribute(row.name, "href", linkTo(data.netns));
     setText(row.tags, tags(data).join(" · "));
     const of = (list) => list.map((one) => one?.[unit] ?? null);
-    figures(row.receive, rate(now?.receive?.[unit], unit), data.receive?.packets, of(history.receive), "packets");
-    figures(row.transmit, rate(now?.transmit?.[unit], unit), data.transmit?.packets, of(history.transmit), "packets");
-    figures(row.losses, perSecond(now?.losses), data.losses, history.losses, "lost");
+    const [receive, transmit] = [now?.receive?.[unit], now?.transmit?.[unit]];
+    figures(row.receive, rate(receive, unit), data.receive?.packets, of(history.receive), receive > 0);
+    figures(row.transmit, rate(transmit, unit), data.transmit?.packets, of(history.transmit), transmit > 0);
+    figures(row.losses, perSecond(now?.losses), data.losses, history.losses, now?.losses > 0);
     const tcp = data.tcp && data.tcp.failed + data.tcp.retransmitted;
-    figures(row.tcp, perSecond(now?.tcp), tcp, history.tcp, "troubles");
+    figures(row.tcp, perSecond(now?.tcp), tcp, history.tcp, now?.tcp > 0);
     const [worst] = this.store.troubles(netns);
     setText(row.title, worst ? worst.title : "");
     setText(row.says, worst ? worst.says : "");
@@ -232,12 +234,12 @@ function gap(body, height) {
   cell.style.height = `${Math.max(0, height)}px`;
 }
 
-function figures({ points, now, total, td }, text, sum, values, what) {
+function figures({ points, now, total, td }, text, sum, values, some) {
   setText(now, text);
   setText(total, sum === null || sum === undefined ? "" : count(sum));
-  setAttribute(total, "title", sum === null || sum === undefined ? null : `${count(sum)} ${what} in all`);
+  setAttribute(total, "title", sum === null || sum === undefined ? null : `${count(sum)} in all`);
   const most = values.reduce((most, value) => Math.max(most, value ?? 0), 0);
   const padded = Array(HISTORY - values.length).fill(null).concat(values);
   setAttribute(points, "points", most > 0 ? line(padded, SPARK.width, SPARK.height, most) : "");
-  td.classList.toggle("none", !(sum > 0));
+  td.classList.toggle("none", !some);
 }
