@@ -431,6 +431,8 @@ fn a_thousand_namespaces_are_shown_without_haste() {
             .as_str()
             .is_some_and(|text| text.contains("At most 12"))
     );
+    let drawn = "document.querySelector('#picture .tile.bad')?.textContent.includes('n500')";
+    browser.until("the sick one among them", drawn);
     browser.until(
         "what the rest sums to",
         "document.querySelector('#picture .rest .flow').textContent.includes('↓')",

@@ -70,7 +70,7 @@ export class Detail {
     const troubles = this.store.troubles(found);
     sick(this.trouble, troubles.map((one) => ({ ...one, netns: null })));
     setText(this.calm, troubles.length > 0 ? "" : found.rate ? "Nothing is lost, and every link is up." : "Waiting for the second reading.");
-    setAttribute(this.trouble.parentElement, "class", `card attention ${troubles.length > 0 ? "bad" : ""}`);
+    setAttribute(this.trouble.parentElement, "class", `card attention ${health(this.store, found)}`);
     setText(this.tags, [...new Set([...tags(found.row), ...found.row.aliases])].join(" · "));
   }
 
@@ -116,7 +116,8 @@ export function sick(list, troubles) {
   while (list.children.length < troubles.length) {
     list.append(h("li", {}, h("a", { class: "name" }), h("b"), h("span", { class: "says" }), h("span", { class: "look muted" })));
   }
-  troubles.forEach(({ netns, title, says, look, rate: now }, at) => {
+  troubles.forEach(({ netns, title, says, look, rate: now, minor }, at) => {
+    setAttribute(list.children[at], "class", minor ? "minor" : null);
     const [name, what, sentence, next] = list.children[at].children;
     name.hidden = netns === null;
     setText(name, netns ?? "");

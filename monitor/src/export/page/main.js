@@ -6,7 +6,7 @@ import { $, setAttribute, setText } from "./dom.js";
 import { Detail, sick } from "./detail.js";
 import { Picture } from "./picture.js";
 import { ask, Store } from "./store.js";
-import { Table } from "./table.js";
+import { health, Table } from "./table.js";
 import { count, many, perSecond, rate } from "./words.js";
 
 /** The wiring is asked for that often, in ms, and when namespaces come or go. */
@@ -178,7 +178,7 @@ function attention() {
   const known = all.some(({ rate: now }) => now !== null);
   const more = bad.length > LISTED ? `and ${many(bad.length - LISTED, "more namespace")} in trouble; the table below has them on top` : "";
   setText($("calm"), bad.length > 0 ? more : known ? "Nothing is lost, and every link is up." : "Waiting for the second reading.");
-  setAttribute($("attention"), "class", `card attention ${bad.length > 0 ? "bad" : ""}`);
+  setAttribute($("attention"), "class", `card attention ${bad.length > 0 ? health(store, bad[0][1]) : ""}`);
   if (known) say(bad.length === 0 ? "Nothing is lost." : `${many(bad.length, "namespace")} in trouble, the worst is ${worst[0].netns}: ${worst[0].title}.`);
 }
 

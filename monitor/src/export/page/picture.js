@@ -12,6 +12,7 @@ const EACH = 12;
 const BRIDGES = 8;
 /** Who is drawn is chosen anew that often, in ms. */
 const CHOOSE = 5000;
+const AT_ONCE = 900;
 /** A tile is a line higher where a note is to be shown. */
 const TILE = { width: 178, height: 50, line: 16, gap: 14, stem: 40 };
 const LEFT = { host: 150, bridge: 214 };
@@ -25,6 +26,7 @@ export class Picture {
     this.topology = null;
     this.drawn = "";
     this.chosenAt = 0;
+    this.sick = "";
     this.tiles = [];
     this.sums = [];
     new ResizeObserver(() => this.draw(true)).observe(element);
@@ -59,7 +61,12 @@ export class Picture {
     const { topology, element } = this;
     if (!topology || element.clientWidth === 0) return;
     const now = performance.now();
-    if (!anew && now - this.chosenAt < CHOOSE) return;
+    // Who gets into trouble is drawn at once.
+    const bad = [...this.store.namespaces].filter(([, netns]) => this.store.badness(netns) > 1);
+    const sick = bad.map(([label]) => label).sort().join("\n");
+    const wait = sick === this.sick ? CHOOSE : AT_ONCE;
+    if (!anew && now - this.chosenAt < wait) return;
+    this.sick = sick;
     this.chosenAt = now;
     const lanes = arranged(topology, this.store);
     const across = Math.max(1, Math.floor((element.clientWidth - LEFT.host - LEFT.bridge - 24) / (TILE.width + TILE.gap)));
@@ -82,7 +89,7 @@ export class Picture {
     let y = 16;
     const placed = lanes.map((lane) => {
       const boxes = lane.tiles.length + (lane.rest.length > 0 ? 1 : 0);
-      const height = Math.max(1, Math.ceil(boxes / across)) * (high(lane) + TILE.stem) + 22;
+      const height = Math.max(1, Math.ceil(boxes / across)) * pitch(lane) + 12;
       const top = y;
       y += Math.max(height, 84) + 8;
       return { lane, top, height };
@@ -123,7 +130,7 @@ export class Picture {
     group.append(box, ...lines);
     const all = [...tiles, ...(rest.length > 0 ? [null] : [])];
     const rows = Math.ceil(all.length / across);
-    const height = high(lane) + TILE.stem;
+    const height = pitch(lane);
     if (rows > 0) {
       group.append(s("path", { class: "trunk", d: `M${x - 34} ${top + 17}H${x - 16}V${top + 17 + (rows - 1) * height}` }));
     }
@@ -173,7 +180,7 @@ export class Picture {
       s("a", { href: `#/?q=${encodeURIComponent(title)}`, "aria-label": `${say} of ${title}, in the table` },
         s("rect", { class: "box", x, y: top, width: TILE.width, height, rx: 8 }),
         s("text", { class: "title", x: x + 12, y: top + 20 }, `+ ${count(rest.length)} more`),
-        s("text", { class: "small", x: x + 12, y: top + 38 }, "summed here, in the table below")),
+        s("text", { class: "small", x: x + 12, y: top + 38 }, "summed; see the table")),
     );
   }
 }
@@ -228,6 +235,11 @@ function arranged(topology, store) {
 /** How high the tiles of a lane are. */
 function high({ tiles }) {
   return TILE.height + (tiles.some(({ notes }) => notes.length > 0) ? TILE.line : 0);
+}
+
+/** From one row of them to the next. */
+function pitch(lane) {
+  return high(lane) + TILE.stem + 10;
 }
 
 function label(topology, lanes) {

@@ -6,6 +6,10 @@ export const HISTORY = 60;
 const SMOOTH = 3;
 /** What did not happen for that long is over, in seconds. */
 const OVER = 5;
+/** The same of what the agent looks at only now and then; of its rate nothing is known. */
+const SELDOM = 20;
+/** What happens on networks that are well, too: worth a look, not an alarm. */
+const MINOR = new Set(["tcp:retransmit_fast", "tcp:retransmit_probe", "tcp:reset_received", "tcp:reset_sent", "device:drops", "device:errors", "down"]);
 /** Without an event for that long the agent is called gone, in milliseconds. */
 const PATIENCE = 6000;
 const AGAIN = 1000;
@@ -50,7 +54,7 @@ class Namespace {
   note(before, row, seconds, time) {
     const fade = Math.exp(-seconds / SMOOTH);
     for (const [name, rate] of this.present) {
-      if (time - this.happened.get(name) > OVER) this.present.delete(name);
+      if (time - this.happened.get(name) > (isSeldom(name) ? SELDOM : OVER)) this.present.delete(name);
       else this.present.set(name, rate * fade);
     }
     for (const [name, total] of Object.entries(row.symptoms)) {
@@ -77,6 +81,10 @@ class Namespace {
   down() {
     return this.row.interfaces.filter((one) => one.running === false).map((one) => one.name);
   }
+}
+
+function isSeldom(name) {
+  return name.startsWith("device:");
 }
 
 /** Connects that failed and segments sent again. */
@@ -193,23 +201,28 @@ export class Store {
     );
   }
 
-  /** What goes wrong in a namespace now: `{ name, rate, title, says, look }`, the most first; what is usual left out. */
+  /** What goes wrong in a namespace now: `{ name, rate, title, says, look, minor }`, the worst first; what is usual left out. */
   troubles(netns) {
-    const found = [...netns.present].map(([name, rate]) => ({ ...this.explain(name), rate }));
-    const wrong = found.filter((one) => !one.usual).sort((a, b) => b.rate - a.rate);
+    const found = [...netns.present].map(([name, rate]) => {
+      return { ...this.explain(name), rate: isSeldom(name) ? 0 : rate, minor: MINOR.has(name) };
+    });
+    const wrong = found.filter((one) => !one.usual).sort((a, b) => a.minor - b.minor || b.rate - a.rate);
     const down = netns.down();
     if (down.length > 0) {
       const says = `${down.join(", ")} ${down.length === 1 ? "is" : "are"} down: no packet comes or goes there.`;
-      wrong.push({ name: "down", title: "link down", says, look: "ip link in the namespace and at the other end", rate: 0 });
+      wrong.push({ name: "down", title: "link down", says, look: "ip link in the namespace and at the other end", rate: 0, minor: true });
     }
     return wrong;
   }
 
-  /** How bad it is, as a number to sort by: what is lost counts more than what is down, and that more than nothing. */
+  /** How bad it is, as a number to sort by: over 1 what is an alarm, by how often; over 0 what is worth a look. */
   badness(netns) {
-    let worst = 0;
-    for (const [name, rate] of netns.present) if (!this.explain(name).usual) worst += rate;
-    return worst > 0 ? 1 + worst : netns.down().length > 0 ? 0.5 : 0;
+    let [worst, minor] = [0, netns.down().length > 0 ? 1 : 0];
+    for (const [name, rate] of netns.present) {
+      if (MINOR.has(name)) minor += rate;
+      else if (!this.explain(name).usual) worst += rate;
+    }
+    return worst > 0 ? 1 + worst : minor > 0 ? minor / (1 + minor) : 0;
   }
 }
 
