@@ -276,16 +276,17 @@ impl Browser {
         fs::write(file, base64(shot["data"].as_str().expect("its data"))).expect("the file");
     }
 
-    /// How long the page was busy with scripts and layout since it was loaded.
+    /// CPU time that the page took for scripts, styles and layout since it was loaded; painting is the browser's.
     ///
     /// # Panics
     /// When the browser does not tell.
     pub fn busy(&mut self) -> Duration {
         self.call("Performance.enable", &json!({ "timeDomain": "threadTicks" }));
         let metrics = self.call("Performance.getMetrics", &json!({}));
-        let of = |metric: &&Value| metric["name"] == "TaskDuration";
-        let seconds = metrics["metrics"].as_array().and_then(|all| all.iter().find(of)?["value"].as_f64());
-        Duration::from_secs_f64(seconds.expect("a duration"))
+        let parts = ["ScriptDuration", "LayoutDuration", "RecalcStyleDuration"];
+        let metrics = metrics["metrics"].as_array().expect("metrics");
+        let value = |part| metrics.iter().find(|metric| metric["name"] == part)?["value"].as_f64();
+        Duration::from_secs_f64(parts.map(|part| value(part).expect("a duration")).iter().sum())
     }
 }
 

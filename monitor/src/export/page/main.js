@@ -10,7 +10,7 @@ import { health, Table } from "./table.js";
 import { count, many, perSecond, rate } from "./words.js";
 
 /** The wiring is asked for that often, in ms, and when namespaces come or go. */
-const WIRING = 5000;
+const WIRING = 10_000;
 /** Namespaces in trouble that are listed. */
 const LISTED = 5;
 
@@ -107,7 +107,9 @@ function changed() {
 
 function gone(why) {
   live("gone", "agent is gone");
-  notice(`${why} What is shown is as of ${store.status ? new Date(store.status.time * 1000).toLocaleTimeString() : "nothing yet"}; trying again every second.`);
+  notice(
+    `${why} What is shown is as of ${store.status ? new Date(store.status.time * 1000).toLocaleTimeString() : "nothing yet"}; trying again every second.`,
+  );
 }
 
 async function wire() {
@@ -173,13 +175,30 @@ function attention() {
   const all = [...store.namespaces.values()];
   const bad = all.map((netns) => [store.badness(netns), netns]).filter(([badness]) => badness > 0);
   bad.sort(([a, x], [b, y]) => b - a || x.row.netns.localeCompare(y.row.netns, "en", { numeric: true }));
-  const worst = bad.slice(0, LISTED).map(([, netns]) => ({ ...store.troubles(netns)[0], netns: netns.row.netns }));
+  const worst = bad
+    .slice(0, LISTED)
+    .map(([, netns]) => ({ ...store.troubles(netns)[0], netns: netns.row.netns }));
   sick($("sick"), worst);
   const known = all.some(({ rate: now }) => now !== null);
-  const more = bad.length > LISTED ? `and ${many(bad.length - LISTED, "more namespace")} in trouble; the table below has them on top` : "";
-  setText($("calm"), bad.length > 0 ? more : known ? "Nothing is lost, and every link is up." : "Waiting for the second reading.");
+  const more =
+    bad.length > LISTED
+      ? `and ${many(bad.length - LISTED, "more namespace")} in trouble; the table below has them on top`
+      : "";
+  setText(
+    $("calm"),
+    bad.length > 0
+      ? more
+      : known
+        ? "Nothing is lost, and every link is up."
+        : "Waiting for the second reading.",
+  );
   setAttribute($("attention"), "class", `card attention ${bad.length > 0 ? health(store, bad[0][1]) : ""}`);
-  if (known) say(bad.length === 0 ? "Nothing is lost." : `${many(bad.length, "namespace")} in trouble, the worst is ${worst[0].netns}: ${worst[0].title}.`);
+  if (known)
+    say(
+      bad.length === 0
+        ? "Nothing is lost."
+        : `${many(bad.length, "namespace")} in trouble, the worst is ${worst[0].netns}: ${worst[0].title}.`,
+    );
 }
 
 // ---- what is chosen

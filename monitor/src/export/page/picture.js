@@ -13,6 +13,8 @@ const BRIDGES = 8;
 /** Who is drawn is chosen anew that often, in ms. */
 const CHOOSE = 5000;
 const AT_ONCE = 900;
+/** Of more namespaces than these the ways do not move. */
+const MOVING = 24;
 /** A tile is a line higher where a note is to be shown. */
 const TILE = { width: 178, height: 50, line: 16, gap: 14, stem: 40 };
 const LEFT = { host: 150, bridge: 214 };
@@ -46,14 +48,32 @@ export class Picture {
       const found = store.namespaces.get(netns);
       const rates = found && interfaces.map((name) => found.interfaces.get(name));
       const sum = rates && added(rates);
-      setText(flow, sum ? `↓ ${rate(sum.receive[view.unit], view.unit)}  ↑ ${rate(sum.transmit[view.unit], view.unit)}` : "");
-      setAttribute(group, "class", `tile ${found ? health(store, found) : ""}${interfacesDown(found, interfaces) ? " down" : ""}`);
+      setText(
+        flow,
+        sum
+          ? `↓ ${rate(sum.receive[view.unit], view.unit)}  ↑ ${rate(sum.transmit[view.unit], view.unit)}`
+          : "",
+      );
+      setAttribute(
+        group,
+        "class",
+        `tile ${found ? health(store, found) : ""}${interfacesDown(found, interfaces) ? " down" : ""}`,
+      );
       setAttribute(edge, "stroke-width", width(sum));
-      setAttribute(edge, "class", `edge ${sum && sum.receive.packets + sum.transmit.packets > 0 ? "busy" : ""}`);
+      setAttribute(
+        edge,
+        "class",
+        `edge ${sum && sum.receive.packets + sum.transmit.packets > 0 ? "busy" : ""}`,
+      );
     }
     for (const { ends, text } of this.sums) {
       const sum = added(ends.map(([netns, name]) => store.namespaces.get(netns)?.interfaces.get(name)));
-      setText(text, sum ? `↓ ${rate(sum.receive[view.unit], view.unit)}  ↑ ${rate(sum.transmit[view.unit], view.unit)}` : "");
+      setText(
+        text,
+        sum
+          ? `↓ ${rate(sum.receive[view.unit], view.unit)}  ↑ ${rate(sum.transmit[view.unit], view.unit)}`
+          : "",
+      );
     }
   }
 
@@ -63,23 +83,35 @@ export class Picture {
     const now = performance.now();
     // Who gets into trouble is drawn at once.
     const bad = [...this.store.namespaces].filter(([, netns]) => this.store.badness(netns) > 1);
-    const sick = bad.map(([label]) => label).sort().join("\n");
+    const sick = bad
+      .map(([label]) => label)
+      .sort()
+      .join("\n");
     const wait = sick === this.sick ? CHOOSE : AT_ONCE;
     if (!anew && now - this.chosenAt < wait) return;
     this.sick = sick;
     this.chosenAt = now;
     const lanes = arranged(topology, this.store);
-    const across = Math.max(1, Math.floor((element.clientWidth - LEFT.host - LEFT.bridge - 24) / (TILE.width + TILE.gap)));
+    const across = Math.max(
+      1,
+      Math.floor((element.clientWidth - LEFT.host - LEFT.bridge - 24) / (TILE.width + TILE.gap)),
+    );
     const key = JSON.stringify([across, element.clientWidth, topology.links, topology.published, lanes]);
     if (key === this.drawn) return;
     this.drawn = key;
     this.tiles = [];
     this.sums = [];
-    const focused = element.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const focused = element.contains(document.activeElement)
+      ? document.activeElement.getAttribute("href")
+      : null;
     element.replaceChildren(this.svg(topology, lanes, across));
-    if (focused) [...element.querySelectorAll("a")].find((a) => a.getAttribute("href") === focused)?.focus({ preventScroll: true });
+    if (focused)
+      [...element.querySelectorAll("a")]
+        .find((a) => a.getAttribute("href") === focused)
+        ?.focus({ preventScroll: true });
     const left = lanes.reduce((sum, lane) => sum + lane.rest.length, 0);
-    const why = "those in trouble first, then those with most traffic; the rest is summed, and in the table below";
+    const why =
+      "those in trouble first, then those with most traffic; the rest is summed, and in the table below";
     setText(this.rule, left > 0 ? `At most ${EACH} namespaces of each bridge are drawn: ${why}.` : "");
     this.update();
   }
@@ -95,14 +127,28 @@ export class Picture {
       return { lane, top, height };
     });
     const tall = Math.max(y, 150);
-    const svg = s("svg", { class: "map", width: wide, height: tall, viewBox: `0 0 ${wide} ${tall}`, role: "group", "aria-label": label(topology, lanes) });
+    const svg = s("svg", {
+      class: placed.length > 0 && this.many(lanes) ? "map still" : "map",
+      width: wide,
+      height: tall,
+      viewBox: `0 0 ${wide} ${tall}`,
+      role: "group",
+      "aria-label": label(topology, lanes),
+    });
     svg.append(this.host(topology, tall));
     placed.forEach(({ lane, top }) => svg.append(this.lane(lane, top, across)));
     return svg;
   }
 
+  /** Whether so much is drawn that movement would be a burden. */
+  many(lanes) {
+    return lanes.reduce((sum, lane) => sum + lane.tiles.length, 0) > MOVING;
+  }
+
   host(topology, tall) {
-    const parts = [s("rect", { class: "box host", x: 8, y: 16, width: LEFT.host - 30, height: tall - 32, rx: 8 })];
+    const parts = [
+      s("rect", { class: "box host", x: 8, y: 16, width: LEFT.host - 30, height: tall - 32, rx: 8 }),
+    ];
     let y = 40;
     const say = (text, className) => {
       parts.push(s("text", { x: 20, y, class: className }, clip(text, 17)));
@@ -111,7 +157,9 @@ export class Picture {
     say(topology.host || "host", "title");
     const [four, six] = topology.forwards;
     if (four || six) say(`forwards ${four && six ? "IPv4, IPv6" : four ? "IPv4" : "IPv6"}`, "small");
-    const ways = topology.links.filter((link) => link.kind !== "bridge" && !link.bridge && link.addresses.length > 0 && !link.ours);
+    const ways = topology.links.filter(
+      (link) => link.kind !== "bridge" && !link.bridge && link.addresses.length > 0 && !link.ours,
+    );
     for (const link of ways.slice(0, 4)) {
       y += 6;
       say(link.name, link.running ? "strong" : "strong down");
@@ -125,19 +173,39 @@ export class Picture {
     const x = LEFT.host + LEFT.bridge;
     const group = s("g", { class: "lane" });
     group.append(s("path", { class: "trunk", d: `M${LEFT.host - 22} ${top + 17}H${LEFT.host}` }));
-    const box = s("rect", { class: `box bridge${bridge ? "" : " none"}`, x: LEFT.host, y: top, width: LEFT.bridge - 34, height: 34 + notes.length * 16, rx: 8 });
-    const lines = [title, ...notes].map((text, at) => s("text", { x: LEFT.host + 12, y: top + 23 + at * 17, class: at === 0 ? "title" : "small" }, clip(text, 21)));
+    const box = s("rect", {
+      class: `box bridge${bridge ? "" : " none"}`,
+      x: LEFT.host,
+      y: top,
+      width: LEFT.bridge - 34,
+      height: 34 + notes.length * 16,
+      rx: 8,
+    });
+    const lines = [title, ...notes].map((text, at) =>
+      s(
+        "text",
+        { x: LEFT.host + 12, y: top + 23 + at * 17, class: at === 0 ? "title" : "small" },
+        clip(text, 21),
+      ),
+    );
     group.append(box, ...lines);
     const all = [...tiles, ...(rest.length > 0 ? [null] : [])];
     const rows = Math.ceil(all.length / across);
     const height = pitch(lane);
     if (rows > 0) {
-      group.append(s("path", { class: "trunk", d: `M${x - 34} ${top + 17}H${x - 16}V${top + 17 + (rows - 1) * height}` }));
+      group.append(
+        s("path", {
+          class: "trunk",
+          d: `M${x - 34} ${top + 17}H${x - 16}V${top + 17 + (rows - 1) * height}`,
+        }),
+      );
     }
     for (let row = 0; row < rows; row += 1) {
       const y = top + 17 + row * height;
       const inRow = Math.min(across, all.length - row * across);
-      group.append(s("path", { class: "trunk", d: `M${x - 16} ${y}H${x + (inRow - 1) * (TILE.width + TILE.gap) + 22}` }));
+      group.append(
+        s("path", { class: "trunk", d: `M${x - 16} ${y}H${x + (inRow - 1) * (TILE.width + TILE.gap) + 22}` }),
+      );
     }
     all.forEach((tile, at) => {
       const left = x + (at % across) * (TILE.width + TILE.gap);
@@ -159,8 +227,14 @@ export class Picture {
       s("rect", { class: "box", x, y: top, width: TILE.width, height, rx: 8 }),
       s("circle", { class: "state", cx: x + TILE.width - 14, cy: top + 14, r: 5 }),
       s("text", { class: "title", x: x + 12, y: top + 20 }, clip(netns, 19)),
-      s("text", { class: "small", x: x + 12, y: top + 38 }, clip([...interfaces, ...addresses].join("  "), 25)),
-      notes.length > 0 ? s("text", { class: "small note", x: x + 12, y: top + 38 + TILE.line }, clip(notes.join("  "), 25)) : null,
+      s(
+        "text",
+        { class: "small", x: x + 12, y: top + 38 },
+        clip([...interfaces, ...addresses].join("  ") || "nothing comes in or out", 25),
+      ),
+      notes.length > 0
+        ? s("text", { class: "small note", x: x + 12, y: top + 38 + TILE.line }, clip(notes.join("  "), 25))
+        : null,
     );
     const group = s("g", { class: "tile" }, edge, flow, box);
     this.tiles.push({ netns, interfaces, group, flow, edge });
@@ -171,16 +245,19 @@ export class Picture {
     const top = y + TILE.stem;
     const text = s("text", { class: "flow", x: x + 32, y: y + TILE.stem - 10 });
     this.sums.push({ ends: rest, text });
-    const say = `and ${many(rest.length, "more interface")}`;
+    const say = `and ${many(rest.length, "more", "more")}`;
     return s(
       "g",
       { class: "tile rest" },
       s("path", { class: "edge", d: `M${x + 22} ${y}V${top}` }),
       text,
-      s("a", { href: `#/?q=${encodeURIComponent(title)}`, "aria-label": `${say} of ${title}, in the table` },
+      s(
+        "a",
+        { href: `#/?q=${encodeURIComponent(title)}`, "aria-label": `${say} of ${title}, in the table` },
         s("rect", { class: "box", x, y: top, width: TILE.width, height, rx: 8 }),
         s("text", { class: "title", x: x + 12, y: top + 20 }, `+ ${count(rest.length)} more`),
-        s("text", { class: "small", x: x + 12, y: top + 38 }, "summed; see the table")),
+        s("text", { class: "small", x: x + 12, y: top + 38 }, "summed; see the table"),
+      ),
     );
   }
 }
@@ -199,9 +276,13 @@ function arranged(topology, store) {
     lane(`bridge ${link.name}`, link.name, link.name).notes = notes;
   }
   const published = new Map();
-  for (const { netns, port } of topology.published) published.set(netns, [...(published.get(netns) ?? []), `⇠ ${port}`]);
+  for (const { netns, port } of topology.published)
+    published.set(netns, [...(published.get(netns) ?? []), `⇠ ${port}`]);
   for (const { netns, interfaces } of topology.namespaces) {
     const wired = interfaces.filter((one) => one.kind !== "loopback");
+    if (wired.length === 0) {
+      lane("bare", "no link but lo").ends.push({ netns, interfaces: [], addresses: [], notes: [] });
+    }
     for (const one of wired) {
       const peer = one.peer;
       const where = one.bridge
@@ -214,22 +295,46 @@ function arranged(topology, store) {
       // At one of its interfaces, the first, a port of the host leads to it.
       const ports = one === wired[0] ? (published.get(netns) ?? []) : [];
       const to = peer?.netns ? [`⇄ ${peer.netns}`] : !one.bridge && peer ? [`⇄ ${peer.interface}`] : [];
-      where.ends.push({ netns, interfaces: [one.name], addresses: (one.addresses ?? []).slice(0, 1), notes: [...ports, ...to] });
+      where.ends.push({
+        netns,
+        interfaces: [one.name],
+        addresses: (one.addresses ?? []).slice(0, 1),
+        notes: [...ports, ...to],
+      });
     }
   }
   const weight = ({ netns }) => {
     const found = store.namespaces.get(netns);
     const busy = found?.rate ? (found.rate.receive?.packets ?? 0) + (found.rate.transmit?.packets ?? 0) : 0;
     // Coarse, so that the choice does not change with every packet.
-    return found ? Math.round(Math.log10(1 + store.badness(found)) * 2) * 100 + Math.round(Math.log10(1 + busy) * 2) : 0;
+    return found
+      ? Math.round(Math.log10(1 + store.badness(found)) * 2) * 100 + Math.round(Math.log10(1 + busy) * 2)
+      : 0;
   };
   const used = [...lanes.values()].filter(({ bridge, ends }) => ends.length > 0 || bridge);
-  const order = (a, b) => (b.bridge ? 1 : 0) - (a.bridge ? 1 : 0) || b.ends.length - a.ends.length || a.title.localeCompare(b.title);
-  return used.sort(order).slice(0, BRIDGES).map(({ title, bridge, notes, ends }) => {
-    const weighed = ends.map((end) => [weight(end), end]).sort(([a, x], [b, y]) => b - a || x.netns.localeCompare(y.netns, "en", { numeric: true }));
-    const chosen = weighed.slice(0, EACH).map(([, end]) => end).sort((a, b) => a.netns.localeCompare(b.netns, "en", { numeric: true }));
-    return { title, bridge, notes, tiles: chosen, rest: weighed.slice(EACH).map(([, end]) => [end.netns, end.interfaces[0]]) };
-  });
+  const order = (a, b) =>
+    (b.bridge ? 1 : 0) - (a.bridge ? 1 : 0) ||
+    b.ends.length - a.ends.length ||
+    a.title.localeCompare(b.title);
+  return used
+    .sort(order)
+    .slice(0, BRIDGES)
+    .map(({ title, bridge, notes, ends }) => {
+      const weighed = ends
+        .map((end) => [weight(end), end])
+        .sort(([a, x], [b, y]) => b - a || x.netns.localeCompare(y.netns, "en", { numeric: true }));
+      const chosen = weighed
+        .slice(0, EACH)
+        .map(([, end]) => end)
+        .sort((a, b) => a.netns.localeCompare(b.netns, "en", { numeric: true }));
+      return {
+        title,
+        bridge,
+        notes,
+        tiles: chosen,
+        rest: weighed.slice(EACH).map(([, end]) => [end.netns, end.interfaces[0] ?? ""]),
+      };
+    });
 }
 
 /** How high the tiles of a lane are. */
@@ -243,7 +348,7 @@ function pitch(lane) {
 }
 
 function label(topology, lanes) {
-  const words = lanes.map(({ title, tiles, rest }) => `${title} with ${many(tiles.length + rest.length, "interface")}`);
+  const words = lanes.map(({ title, tiles, rest }) => `${title} with ${count(tiles.length + rest.length)}`);
   return `The host ${topology.host}: ${words.join(", ") || "nothing is wired"}`;
 }
 

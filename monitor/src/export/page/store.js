@@ -9,7 +9,15 @@ const OVER = 5;
 /** The same of what the agent looks at only now and then; of its rate nothing is known. */
 const SELDOM = 20;
 /** What happens on networks that are well, too: worth a look, not an alarm. */
-const MINOR = new Set(["tcp:retransmit_fast", "tcp:retransmit_probe", "tcp:reset_received", "tcp:reset_sent", "device:drops", "device:errors", "down"]);
+const MINOR = new Set([
+  "tcp:retransmit_fast",
+  "tcp:retransmit_probe",
+  "tcp:reset_received",
+  "tcp:reset_sent",
+  "device:drops",
+  "device:errors",
+  "down",
+]);
 /** Without an event for that long the agent is called gone, in milliseconds. */
 const PATIENCE = 6000;
 const AGAIN = 1000;
@@ -93,7 +101,8 @@ function trouble(tcp) {
 }
 
 function rose(before, now, seconds) {
-  if (before === null || now === null || before === undefined || now === undefined || now < before) return null;
+  if (before === null || now === null || before === undefined || now === undefined || now < before)
+    return null;
   return (now - before) / seconds;
 }
 
@@ -210,7 +219,14 @@ export class Store {
     const down = netns.down();
     if (down.length > 0) {
       const says = `${down.join(", ")} ${down.length === 1 ? "is" : "are"} down: no packet comes or goes there.`;
-      wrong.push({ name: "down", title: "link down", says, look: "ip link in the namespace and at the other end", rate: 0, minor: true });
+      wrong.push({
+        name: "down",
+        title: "link down",
+        says,
+        look: "ip link in the namespace and at the other end",
+        rate: 0,
+        minor: true,
+      });
     }
     return wrong;
   }

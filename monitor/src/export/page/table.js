@@ -25,7 +25,8 @@ const COLUMNS = [
 function smoothed(netns, kind) {
   let now = 0;
   for (const [name, value] of netns.present) if (name.startsWith(kind)) now += value;
-  const total = kind === "drop:" ? netns.row.losses : netns.row.tcp && netns.row.tcp.failed + netns.row.tcp.retransmitted;
+  const total =
+    kind === "drop:" ? netns.row.losses : netns.row.tcp && netns.row.tcp.failed + netns.row.tcp.retransmitted;
   return now * 1e6 + (total ?? -1) / 1e6;
 }
 
@@ -137,14 +138,19 @@ export class Table {
     });
     if (focused !== null) {
       const row = this.rows.find(({ name }) => name.dataset.netns === focused);
-      if (row?.line.isConnected && document.activeElement !== row.name) row.name.focus({ preventScroll: true });
+      if (row?.line.isConnected && document.activeElement !== row.name)
+        row.name.focus({ preventScroll: true });
     }
   }
 
   row() {
     const cell = () => {
       const points = s("polyline");
-      const spark = s("svg", { class: "spark", width: SPARK.width, height: SPARK.height, "aria-hidden": "true" }, points);
+      const spark = s(
+        "svg",
+        { class: "spark", width: SPARK.width, height: SPARK.height, "aria-hidden": "true" },
+        points,
+      );
       const now = h("span", { class: "now" });
       const total = h("span", { class: "total" });
       return { points, now, total, td: h("td", {}, spark, h("span", { class: "figures" }, now, total)) };
@@ -193,7 +199,9 @@ export class Table {
   }
 
   key(event) {
-    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity }[event.key];
+    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity }[
+      event.key
+    ];
     if (step === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
     const at = this.order.findIndex((netns) => netns.row.netns === event.target.dataset.netns);
     if (at < 0) return;
@@ -208,7 +216,8 @@ export class Table {
     const head = $("heads").offsetHeight;
     const { scrollTop, clientHeight } = this.scroll;
     if (at * ROW < scrollTop) this.scroll.scrollTop = at * ROW;
-    else if ((at + 1) * ROW > scrollTop + clientHeight - head) this.scroll.scrollTop = (at + 1) * ROW - clientHeight + head;
+    else if ((at + 1) * ROW > scrollTop + clientHeight - head)
+      this.scroll.scrollTop = (at + 1) * ROW - clientHeight + head;
     document.activeElement?.blur();
     this.fill();
     this.rows.find(({ name }) => name.dataset.netns === netns.row.netns)?.name.focus({ preventScroll: true });
@@ -239,7 +248,9 @@ function figures({ points, now, total, td }, text, sum, values, some) {
   setText(total, sum === null || sum === undefined ? "" : count(sum));
   setAttribute(total, "title", sum === null || sum === undefined ? null : `${count(sum)} in all`);
   const most = values.reduce((most, value) => Math.max(most, value ?? 0), 0);
-  const padded = Array(HISTORY - values.length).fill(null).concat(values);
+  const padded = Array(HISTORY - values.length)
+    .fill(null)
+    .concat(values);
   setAttribute(points, "points", most > 0 ? line(padded, SPARK.width, SPARK.height, most) : "");
   td.classList.toggle("none", !some);
 }
