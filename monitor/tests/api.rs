@@ -103,7 +103,10 @@ fn described(root: &Value, schema: &Value, value: &Value, at: &str) {
     if let Some(ways) = schema["anyOf"].as_array() {
         // A null, or the one shape there is.
         let shape = ways.iter().find(|way| way["type"] != "null").expect("a shape");
-        return if value.is_null() { () } else { described(root, shape, value, at) };
+        if !value.is_null() {
+            described(root, shape, value, at);
+        }
+        return;
     }
     match value {
         Value::Object(fields) => {
@@ -308,6 +311,20 @@ fn as_many_watch_as_may_and_a_seat_is_free_when_one_leaves() {
     while Events::of(&server).next().is_none() {
         assert!(Instant::now() < end, "no seat came free");
     }
+}
+
+#[test]
+fn a_watcher_gives_its_seat_to_who_asks() {
+    let limits = Limits { connections: 1, ..quick() };
+    let server = Server::serving(App { limits, ..serving(Reads::default().read()) });
+    let mut events = Events::of(&server);
+    drop(events.next().expect("an event"));
+    // Between two events it is idle; while one is written the seat is busy.
+    let end = Instant::now() + PATIENCE;
+    while server.client().try_ask("GET /metrics HTTP/1.1").is_none() {
+        assert!(Instant::now() < end, "the scraper is locked out");
+    }
+    while events.next().is_some() {}
 }
 
 #[test]

@@ -155,7 +155,6 @@ fn the_sick_one_stands_on_top_with_its_reason_and_its_page_tells_all() {
         "document.querySelector('#detail details.loss')?.textContent.includes('NO_SOCKET')",
     );
     browser.eval("document.querySelector('#detail details.loss summary').click()");
-    std::thread::sleep(Duration::from_millis(1));
     browser.until("it stays open", "document.querySelector('#detail details.loss').open");
     // Who holds it: this test's own thread is inside, by a descriptor for one.
     let held = std::fs::File::open("/run/netns/red").expect("a descriptor");

@@ -14,6 +14,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("datapath", "ns per packet of the real programs beside an empty one and one that only adds"),
     ("wiring", "building and deleting 1,000 namespaces beside bare syscalls, `ip` and the CNI plugins"),
     ("discover", "how soon what others make is found and counted, and what watching costs"),
+    ("page", "what it costs the agent that somebody has the live page open"),
 ];
 
 /// `cargo xtask bench [NAME [ARGS]]`.

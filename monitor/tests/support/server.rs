@@ -130,6 +130,13 @@ impl Client {
         self.answer(!head.starts_with("HEAD"))
     }
 
+    /// The code of the answer; none where the connection was closed.
+    pub fn try_ask(&mut self, head: &str) -> Option<u16> {
+        let request = format!("{head}\r\nHost: localhost\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).ok()?;
+        self.try_answer().map(|answer| answer.code)
+    }
+
     pub fn send(&mut self, head: &str) {
         let request = format!("{head}\r\nHost: localhost\r\n\r\n");
         self.0.get_mut().write_all(request.as_bytes()).expect("send");

@@ -173,7 +173,7 @@ pub(super) fn detail(snapshot: &Snapshot, label: &str) -> Option<Detail> {
     })
 }
 
-/// The wiring, with at most so many namespaces.
+/// The wiring, with at most so many namespaces, and as many links of the host.
 pub(super) fn topology(snapshot: &Snapshot, limit: usize) -> Topology {
     let wiring = &snapshot.wiring;
     let bridge_of: BTreeMap<&str, &str> =
@@ -198,12 +198,15 @@ pub(super) fn topology(snapshot: &Snapshot, limit: usize) -> Topology {
     };
     let mut all: Vec<&NetnsSample> = namespaces.collect();
     all.sort_by(|a, b| a.label.cmp(&b.label));
+    let mut links: Vec<&wiring::HostLink> = wiring.links.iter().collect();
+    links.sort_by_key(|link| (link.kind != "bridge", link.bridge.is_some()));
     Topology {
         time: snapshot.time,
         host: snapshot.host.clone(),
         forwards: [wiring.forwards_ipv4, wiring.forwards_ipv6],
         routes: wiring.routes.clone(),
-        links: wiring.links.iter().map(host_link).collect(),
+        total_links: links.len(),
+        links: links.into_iter().take(limit).map(host_link).collect(),
         total: all.len(),
         namespaces: all.into_iter().take(limit).map(wired).collect(),
         published: wiring

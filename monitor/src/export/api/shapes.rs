@@ -305,7 +305,9 @@ pub(super) struct Topology {
     pub(super) forwards: [bool; 2],
     /// Routes of the host that the kernel did not make by itself.
     pub(super) routes: Vec<String>,
-    /// Links of the host but loopback.
+    /// Links of the host but loopback; of more than `limit` only the first are in `links`.
+    pub(super) total_links: usize,
+    /// Those: bridges, then what is no port of one, then ports.
     pub(super) links: Vec<HostLink>,
     /// Namespaces there are; of more than `limit` only the first are in `namespaces`.
     pub(super) total: usize,

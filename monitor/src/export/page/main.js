@@ -11,6 +11,8 @@ import { count, many, perSecond, rate } from "./words.js";
 
 /** The wiring is asked for that often, in ms, and when namespaces come or go. */
 const WIRING = 10_000;
+/** From one thing that is said to who listens to the next, in ms. */
+const SAYING = 8000;
 /** Namespaces in trouble that are listed. */
 const LISTED = 5;
 
@@ -22,6 +24,7 @@ let detail = null;
 let wiredAt = 0;
 let labels = "";
 let said = "";
+let saidAt = 0;
 
 // ---- what is seen
 
@@ -114,7 +117,7 @@ function gone(why) {
 
 async function wire() {
   try {
-    const topology = await ask("/api/v1/topology");
+    const topology = await ask("/api/v1/topology?limit=5000");
     const where = new Map();
     for (const { netns, interfaces } of topology.namespaces) {
       for (const one of interfaces) {
@@ -134,7 +137,7 @@ async function wire() {
 function live(state, text) {
   const chip = $("live");
   if (chip.dataset.state === state) return;
-  say(state === "live" ? "Live." : "The agent is gone.");
+  say(state === "live" ? "Live." : "The agent is gone.", true);
   chip.dataset.state = state;
   setText(chip, text);
 }
@@ -144,10 +147,12 @@ function notice(text) {
   setText($("notice"), text ?? "");
 }
 
-/** For who listens: only what is new. */
-function say(text) {
-  if (said !== text) setText($("said"), text);
+/** For who listens: only what is new, and not all the time. */
+function say(text, urgent) {
+  if (said === text || (!urgent && performance.now() - saidAt < SAYING)) return;
+  setText($("said"), text);
   said = text;
+  saidAt = performance.now();
 }
 
 function sums() {

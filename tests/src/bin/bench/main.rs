@@ -3,6 +3,7 @@
 mod bare;
 mod datapath;
 mod discover;
+mod page;
 mod wiring;
 
 use std::process::ExitCode;
@@ -19,8 +20,10 @@ fn main() -> Result<ExitCode> {
         ["wiring", "--namespaces", namespaces] => wiring::wiring(namespaces.parse()?),
         ["discover"] => discover::discover(1000),
         ["discover", "--namespaces", namespaces] => discover::discover(namespaces.parse()?),
-        _ => {
-            bail!("usage: bench datapath [--rounds N] | wiring [--namespaces N] | discover [--namespaces N]")
-        }
+        ["page"] => page::page(1000),
+        ["page", "--namespaces", namespaces] => page::page(namespaces.parse()?),
+        _ => bail!(
+            "usage: bench datapath [--rounds N] | wiring [--namespaces N] | discover [--namespaces N] | page [--namespaces N]"
+        ),
     }
 }
