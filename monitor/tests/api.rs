@@ -69,7 +69,9 @@ fn every_answer_is_as_it_was_promised() {
         let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/api.json");
         std::fs::write(golden, &text).expect("write the golden text");
     }
-    assert_eq!(text, GOLDEN, "if this is meant: UPDATE_GOLDEN=1 cargo test -p monitor --test api");
+    let differs = text.lines().zip(GOLDEN.lines()).find(|(is, was)| is != was);
+    let meant = "if this is meant: UPDATE_GOLDEN=1 cargo test -p monitor --test api";
+    assert!(text == GOLDEN, "first at {differs:?}; {meant}");
 }
 
 #[test]
