@@ -18,6 +18,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod discover;
+pub mod explain;
 pub mod export;
 pub mod graph;
 pub mod holders;

@@ -1,6 +1,7 @@
 //! Test hosts, senders and oracles for everything that is tested with privileges.
 
 pub mod agent;
+pub mod browser;
 pub mod engines;
 pub mod exposition;
 pub mod fleet;

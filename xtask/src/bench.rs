@@ -16,6 +16,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("wiring", "building and deleting 1,000 namespaces beside bare syscalls, `ip` and the CNI plugins"),
     ("discover", "how soon what others make is found and counted, and what watching costs"),
     ("fleet", "what a host costs a Prometheus, and what that makes of 1, 100 and 10,000 hosts"),
+    ("page", "what it costs the agent that somebody has the live page open"),
 ];
 
 /// `cargo xtask bench [NAME [ARGS]]`.

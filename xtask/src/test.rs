@@ -163,7 +163,8 @@ impl Suite<'_> {
         cargo
             .env("NETNS_MONITOR", &agent)
             .env("PROMETHEUS_DIR", self.place.prometheus())
-            .env("ENGINES_DIR", self.place.engines());
+            .env("ENGINES_DIR", self.place.engines())
+            .env("CHROMIUM_DIR", self.place.chromium());
         let result = self.tests(&mut cargo);
         let left = left_behind(&before, &agent);
         result?;

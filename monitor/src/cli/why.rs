@@ -1,6 +1,5 @@
 //! `netns-monitor why NS`.
 
-pub(super) mod plain;
 mod report;
 pub(super) mod tcp;
 
@@ -13,10 +12,7 @@ use clap::Args;
 use monitor_ebpf::health::TcpCounts;
 use serde_json::{Value, json};
 
-use self::{
-    plain::plain,
-    report::{Count, Link, Row},
-};
+use self::report::{Count, Link, Row};
 use super::{
     Global,
     table::{self, Column, Screen},
@@ -27,6 +23,7 @@ use crate::{
         Failure,
         engine::{Engine, Look, View},
     },
+    explain::drops::plain,
     sample::lost::HOST,
     topology::{
         figures::Figures,

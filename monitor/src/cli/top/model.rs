@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     agent::engine::Moment,
-    cli::why::plain::plain,
+    explain::drops::plain,
     sample::{
         ByDirection, Counts, InterfaceSample, NetnsSample,
         lost::{HOST, OTHER},

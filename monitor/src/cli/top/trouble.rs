@@ -3,7 +3,7 @@
 use monitor_ebpf::health::{TcpCounts, failure};
 
 use super::model::STACK;
-use crate::{cli::why::plain::plain, sample::InterfaceSample, topology::figures::Conntrack};
+use crate::{explain::drops::plain, sample::InterfaceSample, topology::figures::Conntrack};
 
 /// What told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,6 @@
 //! Words for what is wrong: the same table of the kernel's reasons that `netns-monitor why` speaks from.
 
-#[allow(dead_code, reason = "the dashboards need its words alone")]
-#[path = "../../../src/cli/why/plain.rs"]
-mod plain;
-
-use plain::PLAIN;
+use monitor::explain::drops::PLAIN;
 
 /// What an expression excludes: reasons that occur where nothing is wrong, joined for a regular expression.
 pub(crate) fn usual() -> String {

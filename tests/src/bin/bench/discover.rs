@@ -151,7 +151,7 @@ fn many(namespaces: usize) -> Result<Vec<Target>> {
 }
 
 /// Seconds of CPU that a process used so far: user and system time, fields 14 and 15 (proc_pid_stat(5)).
-fn cpu(pid: u32) -> Result<f64> {
+pub(crate) fn cpu(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = stat.rsplit_once(')').context("a command in parentheses")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
@@ -161,13 +161,13 @@ fn cpu(pid: u32) -> Result<f64> {
 }
 
 /// Resident MiB.
-fn memory(pid: u32) -> Result<f64> {
+pub(crate) fn memory(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
-fn wait(what: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
+pub(crate) fn wait(what: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !is()? {
         if start.elapsed() > PATIENCE {

@@ -4,6 +4,7 @@ mod bare;
 mod datapath;
 mod discover;
 mod fleet;
+mod page;
 mod traced;
 mod wiring;
 
@@ -24,9 +25,11 @@ fn main() -> Result<ExitCode> {
         ["discover", "--namespaces", namespaces] => discover::discover(namespaces.parse()?),
         ["fleet"] => fleet::fleet(180),
         ["fleet", "--seconds", seconds] => fleet::fleet(seconds.parse()?),
+        ["page"] => page::page(1000),
+        ["page", "--namespaces", namespaces] => page::page(namespaces.parse()?),
         _ => {
             bail!(
-                "usage: bench datapath [--rounds N] | traced | wiring [--namespaces N] | discover [--namespaces N] | fleet [--seconds N]"
+                "usage: bench datapath [--rounds N] | traced | wiring [--namespaces N] | discover [--namespaces N] | fleet [--seconds N] | page [--namespaces N]"
             )
         }
     }

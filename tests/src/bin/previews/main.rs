@@ -236,9 +236,9 @@ fn draw(page: &Page, folder: &Path, work: &Path) -> Result<()> {
     );
     fs::write(&fonts, text)?;
     let picture = folder.join(format!("{}.png", page.name));
-    let mut chromium = Command::new(unpacked.join("usr/lib/chromium/chromium"));
+    let mut chromium = Command::new(unpacked.join("usr/lib/chromium/chromium-headless-shell"));
     chromium
-        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"])
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"])
         .arg(format!("--user-data-dir={}", work.join("profile").display()))
         .arg(format!("--window-size=1400,{}", page.height))
         .arg(format!("--screenshot={}", picture.display()))

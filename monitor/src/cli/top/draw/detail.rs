@@ -23,8 +23,9 @@ use crate::{
             theme::Theme,
             trouble::From,
         },
-        why::{plain::plain, tcp},
+        why::tcp,
     },
+    explain::drops::plain,
     sample::{NetnsSample, lost::HOST},
 };
 

@@ -8,8 +8,8 @@ use ratatui::{
 };
 
 use super::{bottom_right, graph, panel, put};
-use crate::cli::{
-    top::{
+use crate::{
+    cli::top::{
         columns::{Column, Sort, Tab, Tone},
         input::Action,
         model::{LOST, Row, TCP, is_loss},
@@ -18,7 +18,7 @@ use crate::cli::{
         theme::Theme,
         trouble::From,
     },
-    why::plain::plain,
+    explain::drops::plain,
 };
 
 /// A column and where it begins.
