@@ -1,6 +1,7 @@
 //! What was read, as plain numbers from the namespace's point of view; no map, no Prometheus.
 
 pub mod lost;
+pub mod wiring;
 
 use std::collections::BTreeMap;
 

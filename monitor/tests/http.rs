@@ -1,8 +1,11 @@
 //! The server over real loopback sockets, with closures in place of the agent: no kernel feature, no privilege.
 
+#[path = "support/server.rs"]
+mod server;
+
 use std::{
-    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,20 +14,12 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
-use monitor::{
-    export::{App, Limits, Metrics, Ready, Requests, serve},
-    metrics::Collectors,
-};
-use tokio::{
-    net::TcpListener,
-    runtime::{Builder, Runtime},
-    sync::{Semaphore, oneshot},
-    task::JoinHandle,
-};
+use monitor::export::{Limits, Metrics, Ready, serve};
+use tokio::{runtime::Runtime, sync::Semaphore};
+
+use server::{Client, PATIENCE, Server, app, drained, fixed, listener};
 
 const SHORT: Duration = Duration::from_millis(200);
-/// How long a test waits for what should come at once.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_scrape_is_the_text_format_and_the_body_to_the_byte() {
@@ -93,7 +88,7 @@ fn a_scrape_may_ask_for_some_collectors_and_an_unknown_one_is_refused_in_one_lin
     };
     assert_eq!(ask("?collect[]=tcp&collect[]=traffic"), (200, "traffic tcp".into()));
     assert_eq!(ask("?collect%5B%5D=tcp"), (200, "tcp".into()), "as Prometheus writes it");
-    assert_eq!(ask("?exclude[]=tcp"), (200, ask("").1.replace(" tcp", "")));
+    assert_eq!(ask("?exclude[]=tcp"), (200, ask("").1.replace(" tcp ", " ")));
     assert_eq!(ask("?name=other"), ask(""), "what else is asked is not our business");
     let (code, said) = ask("?collect[]=tcpp%0Ax");
     assert!(code == 400 && said.starts_with("collector \"tcpp\\nx\" is not known; there are: "), "{said}");
@@ -117,23 +112,64 @@ fn ready_says_why_not() {
 }
 
 #[test]
-fn the_landing_page_links_what_there_is_and_loads_nothing_from_elsewhere() {
+fn who_takes_html_gets_the_page_and_who_does_not_a_list_of_what_there_is() {
     let server = Server::start(fixed(""), Limits::default());
-    let answer = server.client().ask("GET / HTTP/1.1");
-    let page = answer.text();
-    assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
-    let csp = answer.header("content-security-policy").expect("a policy");
-    assert!(csp.starts_with("default-src 'none';") && !csp.contains("unsafe"), "{csp}");
-    assert!(page.contains("netns-monitor") && page.contains(env!("CARGO_PKG_VERSION")));
-    for elsewhere in ["http://", "https://", "src=", "<script", "<link", "style"] {
-        assert!(!page.contains(elsewhere), "{elsewhere} in {page}");
+    let list = server.client().ask("GET / HTTP/1.1\r\nAccept: */*");
+    assert_eq!(list.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(list.header("vary"), Some("Accept, Accept-Encoding"));
+    let list = list.text();
+    assert!(list.contains("netns-monitor") && list.contains(env!("CARGO_PKG_VERSION")));
+    let paths = list.lines().filter(|line| line.starts_with('/')).filter_map(|line| line.split(' ').next());
+    let paths: Vec<_> = paths.filter(|path| !path.contains("NETNS") && !path.ends_with("events")).collect();
+    assert!(paths.len() >= 8, "{paths:?}");
+    for path in paths {
+        assert_eq!(server.client().ask(&format!("GET {path} HTTP/1.1")).code, 200, "{path}");
     }
-    let links: Vec<_> =
-        page.split("href=\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0)).collect();
-    assert_eq!(links, ["/metrics", "/-/healthy", "/-/ready"]);
-    for link in links {
-        assert_eq!(server.client().ask(&format!("GET {link} HTTP/1.1")).code, 200, "{link}");
+    let page = server.client().ask("GET / HTTP/1.1\r\nAccept: application/xml;q=0.9, text/html");
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+}
+
+#[test]
+fn the_page_loads_only_what_the_server_has_and_runs_no_script_within() {
+    let server = Server::start(fixed(""), Limits::default());
+    let page = server.client().ask("GET / HTTP/1.1\r\nAccept: text/html");
+    let csp = page.header("content-security-policy").expect("a policy").to_owned();
+    assert!(
+        csp.starts_with("default-src 'none'; ") && !csp.contains("unsafe") && !csp.contains('*'),
+        "{csp}"
+    );
+    let page = page.text();
+    let mut loads: Vec<_> = ["src=\"", "href=\""]
+        .iter()
+        .flat_map(|start| {
+            page.split(start).skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
+        })
+        .filter(|path| !path.starts_with('#'))
+        .collect();
+    assert!(loads.iter().any(|path| path == "/page/main.js"), "{loads:?}");
+    let mut seen = Vec::new();
+    while let Some(path) = loads.pop() {
+        assert!(path.starts_with('/') && !path.starts_with("//"), "{path}");
+        let answer = server.client().ask(&format!("GET {path} HTTP/1.1"));
+        assert_eq!(answer.code, 200, "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        let text = answer.text();
+        if path.ends_with(".js") {
+            assert_eq!(answer.header("content-type"), Some("text/javascript; charset=utf-8"), "{path}");
+            for danger in
+                ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"]
+            {
+                assert!(!text.contains(danger), "{danger} in {path}");
+            }
+            let imports = text.split("from \"./").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0));
+            loads.extend(imports.map(|name| format!("/page/{name}")).filter(|path| !seen.contains(path)));
+        }
+        seen.push(path);
     }
+    for within in ["<script>", "<style", " style=", " onclick", " onload", "javascript:"] {
+        assert!(!page.contains(within), "{within}");
+    }
+    assert_eq!(server.client().ask("GET /page/nothing.js HTTP/1.1").code, 404);
 }
 
 #[test]
@@ -371,89 +407,6 @@ fn what_is_no_http_is_refused() {
     assert_eq!(server.client().ask("GET /-/healthy HTTP/1.1").code, 200);
 }
 
-// ---- the server
-
-struct Server {
-    runtime: Option<Runtime>,
-    address: SocketAddr,
-    requests: Arc<Requests>,
-    stop: Option<oneshot::Sender<()>>,
-    serving: Option<JoinHandle<anyhow::Result<()>>>,
-}
-
-impl Server {
-    fn start(metrics: Metrics, limits: Limits) -> Self {
-        Self::start_with(metrics, Arc::new(|| Ok(())), limits)
-    }
-
-    fn start_with(metrics: Metrics, ready: Ready, limits: Limits) -> Self {
-        // One worker: what a connection does after its last byte is done before the next one is accepted.
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
-        let listener = runtime.block_on(listener());
-        let address = listener.local_addr().expect("address");
-        let app = App { ready, limits, ..app(metrics) };
-        let requests = app.requests.clone();
-        let (stop, stopped) = oneshot::channel();
-        let serving = runtime.spawn(serve(vec![listener], app, async {
-            let _dropped = stopped.await;
-        }));
-        Self { runtime: Some(runtime), address, requests, stop: Some(stop), serving: Some(serving) }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let connection = TcpStream::connect(self.address).expect("connect");
-        connection.set_read_timeout(Some(PATIENCE)).expect("timeout");
-        connection
-    }
-
-    fn client(&self) -> Client {
-        Client::on(self.connect())
-    }
-
-    fn stop(&mut self) {
-        self.stop.take().expect("not stopped yet").send(()).expect("serving");
-    }
-
-    fn ended(&self) -> bool {
-        self.serving.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    fn wait(&mut self) {
-        let serving = self.serving.take().expect("not waited for yet");
-        let runtime = self.runtime.as_ref().expect("until dropped");
-        let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, serving).await });
-        ended.expect("in time").expect("no panic").expect("no error");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.runtime.take().expect("once").shutdown_background();
-    }
-}
-
-async fn listener() -> TcpListener {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind")
-}
-
-fn app(metrics: Metrics) -> App {
-    App {
-        metrics,
-        collectors: Collectors::all(),
-        ready: Arc::new(|| Ok(())),
-        requests: Arc::default(),
-        limits: Limits::default(),
-    }
-}
-
-fn fixed(body: &str) -> Metrics {
-    let body = body.as_bytes().to_vec();
-    Arc::new(move |_| {
-        let body = body.clone();
-        Box::pin(async { Ok(body) })
-    })
-}
-
 /// Metrics that wait to be let through.
 struct Gate {
     body: &'static str,
@@ -488,84 +441,5 @@ impl Gate {
 
     fn open(&self, scrapes: usize) {
         self.through.add_permits(scrapes);
-    }
-}
-
-// ---- the client
-
-struct Client(BufReader<TcpStream>);
-
-struct Answer {
-    code: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Client {
-    fn on(connection: TcpStream) -> Self {
-        Self(BufReader::new(connection))
-    }
-
-    fn ask(&mut self, head: &str) -> Answer {
-        self.send(head);
-        self.answer(!head.starts_with("HEAD"))
-    }
-
-    fn send(&mut self, head: &str) {
-        let request = format!("{head}\r\nHost: localhost\r\n\r\n");
-        self.0.get_mut().write_all(request.as_bytes()).expect("send");
-    }
-
-    fn answer(&mut self, body: bool) -> Answer {
-        let mut answer = self.try_answer().expect("an answer");
-        if body {
-            let length = answer.header("content-length").expect("a length").parse().expect("a number");
-            answer.body = vec![0; length];
-            self.0.read_exact(&mut answer.body).expect("the body");
-        }
-        answer
-    }
-
-    /// Status and headers.
-    fn try_answer(&mut self) -> Option<Answer> {
-        let mut line = || {
-            let mut line = String::new();
-            self.0.read_line(&mut line).ok().filter(|&read| read > 0)?;
-            Some(line.trim_end().to_owned())
-        };
-        let code = line()?.split(' ').nth(1)?.parse().ok()?;
-        let mut headers = Vec::new();
-        loop {
-            let header = line()?;
-            if header.is_empty() {
-                return Some(Answer { code, headers, body: Vec::new() });
-            }
-            let (name, value) = header.split_once(": ")?;
-            headers.push((name.to_ascii_lowercase(), value.to_owned()));
-        }
-    }
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.body.clone()).expect("UTF-8")
-    }
-}
-
-/// Reads until the other side closed and says how much came.
-fn drained(connection: &mut TcpStream) -> usize {
-    let mut buffer = vec![0; 1 << 16];
-    let mut all = 0;
-    loop {
-        match connection.read(&mut buffer) {
-            Ok(0) => return all,
-            Ok(read) => all += read,
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return all,
-            Err(error) => panic!("the other side did not close: {error}"),
-        }
     }
 }

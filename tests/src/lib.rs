@@ -1,6 +1,7 @@
 //! Test hosts, senders and oracles for everything that is tested with privileges.
 
 pub mod agent;
+pub mod browser;
 pub mod engines;
 pub mod exposition;
 pub mod fleet;
@@ -19,5 +20,8 @@ pub mod random;
 pub mod raw_socket;
 pub mod reference;
 pub mod scene;
+pub mod terminal;
 pub mod test_run;
+pub mod tmux;
 pub mod traffic;
+pub mod trouble;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// How long a thing may take that takes milliseconds on an idle machine.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// How long the agent may take to notice what no event tells: the longest pause between two passes, and the pass.
 pub const ONE_PASS: Duration = Duration::from_secs(45);

@@ -55,17 +55,28 @@ pub fn promtool(args: &[&str], input: &str) -> (Option<i32>, String) {
 }
 
 impl Prometheus {
-    /// Starts it: scrapes `target` as job `netns-monitor` and evaluates `rules` (paths), both five times a second.
+    /// Starts it: scrapes `targets` as job `netns-monitor` and evaluates `rules` (paths), both five times a second.
     ///
     /// # Panics
     /// When it is not ready soon.
     #[must_use]
-    pub fn start(target: SocketAddr, rules: &[&Path]) -> Self {
+    pub fn start(targets: &[SocketAddr], rules: &[&Path]) -> Self {
+        Self::start_every("200ms", targets, rules)
+    }
+
+    /// The same at another pace.
+    ///
+    /// # Panics
+    /// When it is not ready soon.
+    #[must_use]
+    pub fn start_every(pace: &str, targets: &[SocketAddr], rules: &[&Path]) -> Self {
         let rules: String = rules.iter().map(|path| format!("  - {}\n", path.display())).collect();
+        let targets: Vec<_> = targets.iter().map(|target| format!("'{target}'")).collect();
+        let targets = targets.join(", ");
         let config = format!(
-            "global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  evaluation_interval: 200ms\n\
+            "global:\n  scrape_interval: {pace}\n  scrape_timeout: {pace}\n  evaluation_interval: {pace}\n\
              rule_files:\n{rules}\
-             scrape_configs:\n  - job_name: netns-monitor\n    static_configs:\n      - targets: ['{target}']\n"
+             scrape_configs:\n  - job_name: netns-monitor\n    static_configs:\n      - targets: [{targets}]\n"
         );
         Self::run(Path::new("/run/prometheus"), ADDRESS.into(), &config, &[])
     }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{ArrayOfMaps, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
-    programs::SchedClassifier,
+    programs::{RawTracePoint, SchedClassifier},
 };
 use monitor_ebpf::{
     CHUNK_SLOTS, CHUNKS_MAP, ClassCounters, Counters, DirectionCounters, LOG_LEVEL, OWN_MAP,
@@ -108,6 +108,19 @@ impl Loaded {
             counters.insert([COOKIE, server], PerCpuValues::try_from(vec![zeros; cpus])?, 0)?;
         }
         Ok(Self { ebpf, slots: None })
+    }
+
+    /// A program that does nothing, on a tracepoint for as long as this lives.
+    ///
+    /// # Errors
+    /// What the kernel or the verifier said.
+    pub fn on_tracepoint(name: &str) -> Result<Self> {
+        let mut loaded = Self::baseline()?;
+        let program = loaded.ebpf.program_mut("empty_trace").context("no program for a tracepoint")?;
+        let program: &mut RawTracePoint = program.try_into()?;
+        program.load()?;
+        program.attach(name)?;
+        Ok(loaded)
     }
 
     /// The `baseline` object, which counts nothing of interest.

@@ -9,7 +9,7 @@ use std::{
 
 use monitor_tests::{
     agent::{UNCOUNTED, apply, destroy, run, run_well, write_config},
-    host::{TestHost, inside, ip, run as program},
+    host::{TestHost, disable_ipv6, inside, ip, run as program},
 };
 
 const FILE: &str = r#"
@@ -52,6 +52,8 @@ fn state(netns: &str) -> String {
 fn a_namespace_of_ip_netns_is_wired_and_left_as_it_was() {
     let _host = TestHost::quiet();
     ip("netns add theirs");
+    // Its addresses would take their time to be routed to.
+    inside("theirs", disable_ipv6);
     ip("-n theirs link set lo up");
     ip("-n theirs link add own type veth peer name other");
     ip("-n theirs address add 192.0.2.1/24 dev own");

@@ -1,16 +1,13 @@
-//! A thousand interfaces: adopted in a moment after a crash, and none forgotten.
+//! A thousand interfaces: adopted after a crash, and none forgotten.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, time::Duration};
 
 use monitor_tests::{
     agent::Agent,
     host::{TestHost, inside},
     ledger::{Ledger, wire},
     oracle::{links, pins},
-    poll::until_equal,
+    poll::{SOON, until_equal},
     scene::silence,
     traffic::send_every_class,
 };
@@ -19,7 +16,6 @@ const NAMESPACES: usize = 50;
 const PAIRS_OF_EACH: usize = 20;
 /// To attach and to detach, each of two thousand hooks waits for the kernel's grace period.
 const EACH_WAITS: Duration = Duration::from_secs(120);
-const ADOPTED: Duration = Duration::from_secs(2);
 
 fn thousand() -> String {
     let mut file = String::new();
@@ -37,7 +33,7 @@ fn thousand() -> String {
 }
 
 #[test]
-fn a_killed_agent_adopts_a_thousand_interfaces_in_under_two_seconds() {
+fn a_killed_agent_adopts_a_thousand_interfaces() {
     let _host = TestHost::quiet();
     let mut agent = Agent::spawn(&thousand(), &["--cleanup"]);
     agent.wait_ready_within(EACH_WAITS);
@@ -48,20 +44,13 @@ fn a_killed_agent_adopts_a_thousand_interfaces_in_under_two_seconds() {
     let mut sent = Ledger::new();
     let send = |sent: &mut Ledger| inside("n49", || send_every_class("e19", 2, sent));
     send(&mut sent);
-    // The best of three: the machine may have other things to do.
-    let quickest = (0..3).map(|_| {
-        agent.kill9();
-        send(&mut sent);
-        let start = Instant::now();
-        agent.restart();
-        start.elapsed()
-    });
-    let quickest = quickest.min().expect("three restarts");
+    agent.kill9();
+    send(&mut sent);
+    agent.restart();
     assert_eq!(attached(&agent), (NAMESPACES * PAIRS_OF_EACH) as u64);
-    until_equal(ADOPTED, "frames sent meanwhile", || {
+    until_equal(SOON, "frames sent meanwhile", || {
         (wire(&agent.metrics().since(&before), "n49", "e19", "transmit"), sent.total())
     });
-    assert!(quickest < ADOPTED, "{quickest:?}");
     // Here and now, and not by the kernel in the background, where it would keep the next test waiting.
     assert_eq!(agent.terminate_within(EACH_WAITS).code(), Some(0));
     assert_eq!(links(), ["lo"]);

@@ -159,7 +159,7 @@ fn a_collector_that_is_off_loads_nothing_and_says_nothing() {
         assert!(agent.metrics().select(name, &[]).next().is_some(), "{name}");
     }
     agent.terminate();
-    let off = ["drops", "netstat", "tcp", "drift"].map(|name| format!("--no-collector.{name}"));
+    let off = ["drops", "netstat", "tcp", "tcp_health", "drift"].map(|name| format!("--no-collector.{name}"));
     let off = off.each_ref().map(String::as_str);
     let agent = Agent::start(FILE, &off);
     assert_eq!((pinned(), tracepoints(agent.pid())), (false, 0), "also what an earlier life left");
@@ -172,6 +172,7 @@ fn a_collector_that_is_off_loads_nothing_and_says_nothing() {
         "netns_packet_drops_total",
         "netns_socket_overflows_total",
         "netns_tcp_flagged_segments_total",
+        "netns_tcp_resets_total",
         "netns_interface_uncounted_packets_total",
     ] {
         assert_eq!(metrics.select(name, &[]).count(), 0, "{name}");
@@ -193,7 +194,7 @@ fn one_scrape_may_ask_for_some_collectors() {
     let packets = [("netns", "blue"), ("interface", "eth0"), ("direction", "receive")];
     assert!(metrics.value("netns_packets_total", &packets).is_some());
     let (status, body) = ask("exclude[]=traffic");
-    assert_eq!((status, values(&body, "collector").len()), (200, 12));
+    assert_eq!((status, values(&body, "collector").len()), (200, 13));
     let (status, body) = ask("collect[]=size");
     assert!(status == 400 && body.starts_with("collector \"size\" is switched off; there are: "), "{body}");
 }

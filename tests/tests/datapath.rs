@@ -2,11 +2,7 @@
 //!
 //! No traffic between namespaces here, and no agent: only what a program makes of one skb.
 
-use std::{
-    process::Command,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{process::Command, sync::Mutex};
 
 use aya::programs::{LinkOrder, TcAttachType, tc::TcAttachOptions};
 use aya_log::EbpfLogger;
@@ -18,6 +14,7 @@ use monitor_ebpf::{
 use monitor_tests::{
     frames::{arp, authentication, ethernet, extension, fragment, ipv4, ipv4_with, ipv6, tag, tcp, udp},
     host::{TestHost, ip},
+    poll::{SOON, until},
     random::Random,
     raw_socket::{RawSocket, VnetHeader},
     reference::{bucket, classify, count},
@@ -549,15 +546,9 @@ fn real_skbs_through_a_veth_are_counted_as_the_reference_counts_them() {
 
 /// Waits until something has been counted.
 fn next_count(object: &mut Loaded) -> Counters {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        let counters = object.take().unwrap();
-        if counters != Counters::default() {
-            return counters;
-        }
-        assert!(Instant::now() < deadline, "nothing was counted");
-        std::thread::yield_now();
-    }
+    until(SOON, "something was counted", || {
+        Some(object.take().unwrap()).filter(|counters| *counters != Counters::default())
+    })
 }
 
 /// Both hooks, of which only one counted.

@@ -189,7 +189,7 @@ fn waiting_ends_at_its_deadline() {
 fn a_real_prometheus_scrapes_and_answers() {
     let _host = TestHost::new();
     let own_metrics = ([127, 0, 0, 1], 9090).into();
-    let prometheus = Prometheus::start(own_metrics, &[]);
+    let prometheus = Prometheus::start(&[own_metrics], &[]);
     let up = || prometheus.query("up{job=\"netns-monitor\"}").expect("an answer").first().cloned();
     let up = until(SOON, "a scrape", up);
     assert_eq!(up["value"][1], "1", "{up}");

@@ -12,9 +12,11 @@ use crate::{
 
 const BENCHES: &[(&str, &str)] = &[
     ("datapath", "ns per packet of the real programs beside an empty one and one that only adds"),
+    ("traced", "ns per dropped packet and per event of TCP connections"),
     ("wiring", "building and deleting 1,000 namespaces beside bare syscalls, `ip` and the CNI plugins"),
     ("discover", "how soon what others make is found and counted, and what watching costs"),
     ("fleet", "what a host costs a Prometheus, and what that makes of 1, 100 and 10,000 hosts"),
+    ("page", "what it costs the agent that somebody has the live page open"),
 ];
 
 /// `cargo xtask bench [NAME [ARGS]]`.

@@ -4,7 +4,9 @@
 //! that cargo does by itself (`cargo build` needs no verb of ours).
 
 mod bench;
+mod dashboards;
 mod package;
+mod previews;
 mod run;
 mod setup;
 mod test;
@@ -45,6 +47,18 @@ const VERBS: &[Verb] = &[
         run: test::verb,
     },
     Verb { name: "tidy", usage: "tidy", about: "check the rules that no compiler checks", run: tidy::verb },
+    Verb {
+        name: "dashboards",
+        usage: "dashboards",
+        about: "write the Grafana dashboards from their definition",
+        run: dashboards::verb,
+    },
+    Verb {
+        name: "previews",
+        usage: "previews",
+        about: "draw the dashboards without Grafana, from a real Prometheus",
+        run: previews::verb,
+    },
     Verb {
         name: "bench",
         usage: "bench [NAME [ARGS]]",

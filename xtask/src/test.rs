@@ -76,7 +76,8 @@ impl Suite<'_> {
             self.step("tidy", |suite| tidy::check(suite.place))?;
         }
         self.step("tests without privileges", |suite| {
-            suite.tests(&mut suite.place.cargo(&["test", "--package", "monitor", "--package", "xtask"]))
+            let mut cargo = suite.place.cargo(&["test", "--package", "monitor", "--package", "xtask"]);
+            suite.tests(cargo.env("GRAFANA_DIR", suite.place.grafana()))
         })?;
         if !fast {
             self.step("build", |suite| {
@@ -162,7 +163,8 @@ impl Suite<'_> {
         cargo
             .env("NETNS_MONITOR", &agent)
             .env("PROMETHEUS_DIR", self.place.prometheus())
-            .env("ENGINES_DIR", self.place.engines());
+            .env("ENGINES_DIR", self.place.engines())
+            .env("CHROMIUM_DIR", self.place.chromium());
         let result = self.tests(&mut cargo);
         let left = left_behind(&before, &agent);
         result?;

@@ -63,6 +63,16 @@ impl Place {
         self.target.join("package")
     }
 
+    /// The folder of the types of Grafana's dashboards.
+    pub(crate) fn grafana(&self) -> PathBuf {
+        self.tools().join("grafana")
+    }
+
+    /// The folder that Chromium is unpacked in.
+    pub(crate) fn chromium(&self) -> PathBuf {
+        self.tools().join("chromium")
+    }
+
     /// The agent's binary as cargo builds it in a profile's folder (`debug`, `release`).
     pub(crate) fn agent(&self, profile: &str) -> PathBuf {
         self.target.join(profile).join("netns-monitor")

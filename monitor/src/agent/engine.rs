@@ -1,6 +1,7 @@
 //! What `agent`, `apply`, `destroy` and the looking subcommands do to the kernel, in order. Blocking.
 
 mod gc;
+mod live;
 mod look;
 mod pins;
 mod talk;
@@ -22,7 +23,11 @@ use tracing::{debug, info, warn};
 
 use self::pins::{is_unused, pin_dir, pins};
 use self::watch::Watching;
-pub use self::{gc::Garbage, watch::Look as Watch};
+pub use self::{
+    gc::Garbage,
+    live::{Live, Moment},
+    watch::Look as Watch,
+};
 use super::{
     Failure,
     lock::RunLock,
@@ -404,7 +409,8 @@ impl Engine {
     pub fn observe(&self, topology: &Topology) -> anyhow::Result<Observed> {
         let mut observed = self.kernel.observe_for(topology)?;
         if let Some(probes) = &self.probes {
-            mark_attached(&mut observed, &probes.attached());
+            let cookies: BTreeSet<Cookie> = observed.namespaces.values().map(|netns| netns.cookie).collect();
+            mark_attached(&mut observed, &probes.attached(|target| cookies.contains(&target.cookie)));
         }
         Ok(observed)
     }
@@ -412,33 +418,31 @@ impl Engine {
     /// Moves the counts of interfaces and namespaces that are gone to where totals are kept.
     fn retire(&self, observed: &Observed) -> anyhow::Result<()> {
         let Some(probes) = &self.probes else { return self.watch_by_tracing([].into_iter()) };
-        // Beside what this look saw, whatever the kernel says our programs are still attached to: an interface of a
-        // namespace that lost its name is out of sight, and alive.
-        let complete: Vec<Target> = probes
-            .attached()
-            .into_iter()
-            .filter(|attached| attached.complete)
-            .map(|attached| attached.target)
-            .collect();
         let hosts: BTreeSet<u32> = observed.host.values().map(|link| link.ifindex).collect();
         let inside: BTreeSet<(Cookie, u32)> = observed
             .namespaces
             .values()
             .flat_map(|netns| netns.links.values().map(|link| (netns.cookie, link.ifindex)))
             .collect();
-        let alive = |target: &Target| {
-            let seen = match target.side {
-                Side::HostEnd { ifindex } => hosts.contains(&ifindex),
-                Side::Inside { ifindex } => inside.contains(&(target.cookie, ifindex)),
-            };
-            seen || complete.iter().any(|other| other.is(target))
+        let seen = |target: &Target| match target.side {
+            Side::HostEnd { ifindex } => hosts.contains(&ifindex),
+            Side::Inside { ifindex } => inside.contains(&(target.cookie, ifindex)),
         };
+        // Beside what this look saw, whatever the kernel says our programs are still attached to: an interface of a
+        // namespace that lost its name is out of sight, and alive.
+        let out_of_sight = probes.attached(|target| !seen(target));
+        let complete: Vec<&Target> = out_of_sight
+            .iter()
+            .filter(|attached| attached.complete)
+            .map(|attached| &attached.target)
+            .collect();
+        let alive = |target: &Target| seen(target) || complete.iter().any(|other| other.is(target));
         let named = observed.namespaces.values().map(|netns| (netns.cookie, netns.inode)).collect();
         *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
         let live = self.live(&self.watched());
         probes.retire_dead(&alive, &live)?;
         self.follow_talk(probes, &live, false);
-        self.watch_by_tracing(complete.iter().map(|target| target.cookie))
+        self.watch_by_tracing(probes.targets().iter().map(|target| target.cookie))
     }
 
     /// Counts a link: finds out whose packets these are, and attaches.

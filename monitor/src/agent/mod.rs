@@ -6,12 +6,14 @@
 
 mod assemble;
 pub mod engine;
+mod holding;
 pub mod lock;
 mod lost;
 pub mod runs;
 pub mod smoke;
 mod state;
 mod watch;
+mod wiring;
 
 use std::{
     fmt,
@@ -35,6 +37,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
+pub use self::watch::{WatchedLink, WatchedNetns};
 use self::{
     engine::{Engine, Host},
     lock::{LockError, RunLock},
@@ -212,7 +215,7 @@ async fn keep(mut topology: Topology, options: Options) -> Result<(), Failure> {
     let (stop, stopped) = channel(false);
     let server = tokio::spawn(http::serve(listeners, state.app(), until(stopped.clone())));
     for address in &addresses {
-        info!("listening on http://{address}/metrics");
+        info!("listening on http://{address}/metrics, live page http://{address}/");
     }
     let (mut on_start, mut started) = (on_start, None);
     let (mut failures, mut fatal, mut told) = (0, None, false);

@@ -1,6 +1,7 @@
 //! What the agent remembers between passes and scrapes.
 
 use std::{
+    fs,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -9,16 +10,19 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::{
     Failure,
     assemble::{assemble, dns},
     engine::{Engine, PassError},
+    holding::holding,
     lost::lost,
+    wiring::wiring,
 };
 use crate::{
-    export::{App, Limits, Requests},
+    export::{App, Limits, Requests, Snapshot},
     metrics::{self, Collectors},
     probe::Readings,
     sample::{AgentSample, RECONCILE_BOUNDS, ReconcileSample, ReloadSample, Sample},
@@ -33,6 +37,8 @@ const COUNTED: [&str; 8] =
 pub(super) struct State {
     engine: Arc<Engine>,
     observed: ArcSwap<Observed>,
+    /// What the file of the last pass asks for.
+    topology: ArcSwap<Topology>,
     passes: Mutex<Passes>,
     overruns: AtomicU64,
     /// Interfaces of namespaces that no file names which should be counted and are not.
@@ -57,6 +63,7 @@ impl State {
         Self {
             engine,
             observed: ArcSwap::default(),
+            topology: ArcSwap::default(),
             passes: Mutex::default(),
             overruns: AtomicU64::new(0),
             unwatched: AtomicU64::new(0),
@@ -69,6 +76,7 @@ impl State {
     /// One pass of the engine, recorded. Blocks.
     pub(super) fn pass(&self, topology: &Topology) -> Result<(), Failure> {
         let began = Instant::now();
+        self.topology.store(Arc::new(topology.clone()));
         let done = self.engine.pass(topology, &mut |_, step| info!("{}", step.title()));
         let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
         passes.record(began.elapsed().as_secs_f64());
@@ -145,31 +153,55 @@ impl State {
         Ok(sample)
     }
 
+    /// Everything that the page shows. Reads maps and memory only, and blocks for as long as the maps take.
+    fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        let sample = self.sample(&self.collectors)?;
+        Ok(Snapshot {
+            time: now(),
+            host: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+            unready: self.verdict().err(),
+            sample,
+            wiring: wiring(&self.topology.load(), &self.observed.load()),
+        })
+    }
+
+    /// Why the host is not as it shall be, for whoever can reach the port.
+    fn verdict(&self) -> Result<(), String> {
+        let passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        passes.verdict.clone().unwrap_or_else(|| Err("the first pass is not done yet".to_owned()))
+    }
+
     /// What the HTTP server serves.
     pub(super) fn app(self: &Arc<Self>) -> App {
-        let (metrics, ready) = (Arc::clone(self), Arc::clone(self));
+        let [metrics, ready, snapshot] = [(); 3].map(|()| Arc::clone(self));
         App {
             collectors: self.collectors.clone(),
             metrics: Arc::new(move |collectors| {
                 let state = Arc::clone(&metrics);
-                Box::pin(async move {
-                    let rendered = tokio::task::spawn_blocking(move || {
-                        let sample = state.sample(&collectors).map_err(|error| format!("{error:#}"))?;
-                        metrics::render_with(&collectors.table(), &Arc::new(sample))
-                            .map(String::into_bytes)
-                            .map_err(|error| error.to_string())
-                    });
-                    rendered.await.map_err(|error| error.to_string())?
-                })
+                Box::pin(blocking(move || {
+                    let sample = state.sample(&collectors).map_err(|error| format!("{error:#}"))?;
+                    metrics::render_with(&collectors.table(), &Arc::new(sample))
+                        .map(String::into_bytes)
+                        .map_err(|error| error.to_string())
+                }))
             }),
-            ready: Arc::new(move || {
-                let passes = ready.passes.lock().unwrap_or_else(PoisonError::into_inner);
-                passes.verdict.clone().unwrap_or_else(|| Err("the first pass is not done yet".to_owned()))
+            ready: Arc::new(move || ready.verdict()),
+            snapshot: Arc::new(move || {
+                let state = Arc::clone(&snapshot);
+                Box::pin(blocking(move || state.snapshot().map_err(|error| format!("{error:#}"))))
             }),
+            hold: Arc::new(|inode| Box::pin(blocking(move || holding(inode)))),
             requests: Arc::clone(&self.requests),
             limits: Limits::default(),
         }
     }
+}
+
+/// Runs what blocks off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    spawn_blocking(work).await.map_err(|error| error.to_string()).flatten()
 }
 
 impl Passes {

@@ -10,7 +10,7 @@ mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::fd::BorrowedFd,
+    os::fd::{AsFd as _, BorrowedFd},
     time::{Duration, Instant},
 };
 
@@ -44,8 +44,8 @@ const FULL: Duration = Duration::from_secs(15);
 const PROCESSES: Duration = Duration::from_secs(1);
 /// The same of what keeps a namespace alive without a name or a process.
 const HELD: Duration = Duration::from_secs(60);
-/// A look that took a second is not repeated for 400, one at everything for 200.
-const SHARE: u32 = 400;
+/// A look that took a second is not repeated for 500.
+const SHARE: u32 = 500;
 
 /// The namespaces of the host.
 #[derive(Clone, Debug, Default)]
@@ -171,6 +171,8 @@ pub(super) struct Watcher {
     entered: bool,
     /// Numbers that nothing shows the namespace of; they were searched for.
     unknown: BTreeSet<i32>,
+    /// What the next look finds is of interest, though nothing is new.
+    again: bool,
     pace: Paces,
 }
 
@@ -203,8 +205,9 @@ impl Watcher {
             held: Vec::new(),
             entered: false,
             unknown: BTreeSet::new(),
+            again: true,
             pace: Paces {
-                full: Pace::new(FULL, SHARE / 2),
+                full: Pace::new(FULL, SHARE),
                 processes: Pace::new(PROCESSES, SHARE),
                 held: Pace::new(HELD, SHARE),
             },
@@ -223,7 +226,18 @@ impl Watcher {
         process.unwrap_or(Duration::MAX).min(full.wait())
     }
 
-    /// Looks at what was heard of, and at what is due; at everything where `full` says so. `before` gives labels of an earlier life, by cookie.
+    /// The next look says what there is also where nothing is new.
+    pub(super) fn again(&mut self) {
+        self.again = true;
+    }
+
+    /// A look at everything is done, and took so long, the kernel's time to attach left aside.
+    pub(super) fn done(&mut self, took: Duration) {
+        self.pace.full.done(took);
+    }
+
+    /// Looks at what was heard of, and at what is due; at everything where `full` says so. `before` gives labels of an earlier
+    /// life, by cookie. Nothing where nothing is new.
     ///
     /// # Errors
     /// There is no `/proc`, or the kernel does not answer.
@@ -232,9 +246,12 @@ impl Watcher {
         heard: &Heard,
         full: bool,
         before: &dyn Fn(Cookie) -> Option<String>,
-    ) -> anyhow::Result<Watched> {
-        let began = Instant::now();
+    ) -> anyhow::Result<Option<Watched>> {
         self.looks += 1;
+        // Whatever fails below is looked at again.
+        let again = std::mem::replace(&mut self.again, true);
+        let search = self.scope.has(Source::Held) && self.pace.held.is_due();
+        let asked = again || full || search || !heard.is_empty();
         if full || heard.mounts {
             self.named = discover::named(&self.scope).context("cannot read the table of mounts")?;
         }
@@ -246,8 +263,13 @@ impl Watcher {
             self.processes.forget();
         }
         let strange = |watcher: &Self| watcher.strangers().difference(&watcher.unknown).next().is_some();
+        let mut changed = false;
         if full || self.pace.processes.is_due() || (heard.host && strange(self)) {
-            self.look_at_processes()?;
+            changed = self.look_at_processes()?;
+        }
+        if !asked && !changed {
+            self.again = false;
+            return Ok(None);
         }
         self.visit(full, &heard.nsids)?;
         // Somebody's other end leads to a namespace that nothing showed so far, or it is time.
@@ -259,14 +281,13 @@ impl Watcher {
         // After the namespaces: of a pair whose one end was seen there, the other is seen here, unless it is elsewhere.
         if std::mem::take(&mut self.entered) {
             self.host_links = self.netlink.links(None).context("cannot list the host's links")?;
+            self.number();
         }
         self.bury(full || heard.host);
         self.name(before);
         let watched = self.watched(full)?;
-        if full {
-            self.pace.full.done(began.elapsed());
-        }
-        Ok(watched)
+        self.again = false;
+        Ok(Some(watched))
     }
 
     /// Containers whose names are to be asked for.
@@ -279,16 +300,22 @@ impl Watcher {
 
     /// Notes what engines answered; says whether there are new names.
     pub(super) fn note(&mut self, answers: Answers) -> bool {
-        self.engines.note(answers)
+        let new = self.engines.note(answers);
+        self.again |= new;
+        new
     }
 
-    fn look_at_processes(&mut self) -> anyhow::Result<()> {
-        if self.scope.has(Source::Process) {
-            let began = Instant::now();
-            self.running = self.processes.look(self.host.inode).context("cannot read /proc")?;
-            self.pace.processes.done(began.elapsed());
+    /// Says whether there is anything new.
+    fn look_at_processes(&mut self) -> anyhow::Result<bool> {
+        if !self.scope.has(Source::Process) {
+            return Ok(false);
         }
-        Ok(())
+        let began = Instant::now();
+        let running = self.processes.look(self.host.inode).context("cannot read /proc")?;
+        self.pace.processes.done(began.elapsed());
+        let new = running != self.running;
+        self.running = running;
+        Ok(new)
     }
 
     fn look_at_held(&mut self) -> anyhow::Result<()> {
@@ -389,6 +416,14 @@ impl Watcher {
         let known =
             Known { inode, since, listed, way: Some(way), nsid, links, label, sightings, was_named, figures };
         self.known.insert(cookie, known);
+    }
+
+    /// Asks again for numbers: who lists the host's links has those given one that they lead to.
+    fn number(&mut self) {
+        for known in self.known.values_mut().filter(|known| known.nsid.is_none()) {
+            let opened = known.way.as_ref().and_then(|way| way.open().ok());
+            known.nsid = opened.and_then(|netns| self.netlink.nsid(netns.as_fd()).ok().flatten());
+        }
     }
 
     /// Forgets those that are gone: nothing leads there, and the host's namespace knows none by that number.
@@ -515,7 +550,6 @@ fn ask_for_numbers(
         let asked = netns::by_way(&here, || {
             let mut netlink = Netlink::open().ok()?;
             let ask = |(cookie, way): (Cookie, Way)| {
-                use std::os::fd::AsFd as _;
                 let netns = way.open().ok()?;
                 Some((cookie, netlink.nsid(netns.as_fd()).ok()??))
             };

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, process::ExitCode, 
 use clap::Args;
 use serde_json::json;
 
-use super::{Global, print, table};
+use super::{
+    Global, print,
+    table::{self, Column, Screen},
+};
 use crate::{
     agent::{
         Failure,
@@ -88,7 +91,11 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<ExitCode, Failur
         counts: &|| look.counts(&observed),
     };
     let report = check.run()?;
-    print(&if options.json { format!("{:#}\n", as_json(&report)) } else { as_text(&report) })?;
+    print(&if options.json {
+        format!("{:#}\n", as_json(&report))
+    } else {
+        as_text(&report, Screen::stdout())
+    })?;
     Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -143,7 +150,17 @@ fn difference(look: &Look, topology: Topology, path: &str) -> Result<File, Failu
     Ok(File { topology, steps, apply: format!("netns-monitor apply {path}") })
 }
 
-fn as_text(report: &Report) -> String {
+const COLUMNS: [Column; 7] = [
+    table::text("NETNS"),
+    table::text("WHAT").wraps(),
+    table::text("FAMILY").goes(2),
+    table::number("SENT"),
+    table::number("RECEIVED"),
+    table::number("RTT MIN/AVG/MAX MS").goes(1),
+    table::state("RESULT").wraps(),
+];
+
+fn as_text(report: &Report, screen: Screen) -> String {
     let rows = report.rows.iter().map(|row| {
         vec![
             row.netns.to_string(),
@@ -155,10 +172,9 @@ fn as_text(report: &Report) -> String {
             row.result.clone(),
         ]
     });
-    let header = ["NETNS", "WHAT", "FAMILY", "SENT", "RECEIVED", "RTT MIN/AVG/MAX MS", "RESULT"];
-    let mut text = table::table(&header, 3, rows);
+    let mut text = table::fitted(&COLUMNS, rows, screen);
     for finding in &report.findings {
-        let word = if finding.fails { "failed" } else { "note" };
+        let word = if finding.fails { screen.paint("failed") } else { "note".to_owned() };
         text.push_str(&format!("\n{word}: {}\n", finding.cause.what));
         if let Some(mend) = &finding.cause.mend {
             text.push_str(&format!("  mend: {mend}\n"));

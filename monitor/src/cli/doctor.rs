@@ -6,7 +6,10 @@ use std::{fs, path::Path};
 use clap::Args;
 use serde_json::json;
 
-use super::{Global, print, table};
+use super::{
+    Global, print,
+    table::{self, Column, Screen},
+};
 use crate::{
     agent::{Failure, lock::RunLock, smoke},
     netns,
@@ -50,6 +53,9 @@ pub(super) fn run(global: &Global, Options { json }: &Options) -> Result<(), Fai
     }
 }
 
+const COLUMNS: [Column; 4] =
+    [table::text("WHAT"), table::state("STATE"), table::text("SEEN").wraps(), table::text("").wraps()];
+
 fn report(findings: &[Finding]) -> String {
     let rows = findings.iter().map(|finding| {
         let state = match (finding.there, finding.required) {
@@ -60,7 +66,7 @@ fn report(findings: &[Finding]) -> String {
         let lost = if finding.there { String::new() } else { format!("lost: {}", finding.lost) };
         vec![finding.what.clone(), state.to_owned(), finding.seen.clone(), lost]
     });
-    table::table(&["WHAT", "STATE", "SEEN", ""], 4, rows)
+    table::fitted(&COLUMNS, rows, Screen::stdout())
 }
 
 impl Finding {

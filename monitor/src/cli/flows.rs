@@ -1,12 +1,22 @@
 //! `netns-monitor flows NS`.
 
-use std::{collections::BTreeMap, net::IpAddr, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use monitor_ebpf::talk::{Amount, Talked};
 use serde_json::{Value, json};
 
-use super::{Global, print, show::named, table};
+use super::{
+    Global,
+    show::named,
+    table::{self, Column, Screen},
+    watch::{Again, Seen},
+};
 use crate::{
     agent::{
         Failure,
@@ -25,11 +35,13 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
     /// Look twice, so many seconds apart: the heaviest of that time, with their rates
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "watch")]
     sample: Option<f64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(super) again: Again,
 }
 
 /// What is shown of a namespace.
@@ -57,21 +69,22 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
         return Err(Failure::Usage("--sample: more than 0 and at most 3600 seconds".to_owned()));
     }
     let look = Engine::look(&global.host())?;
-    let view = look.view()?;
-    let cookie = named(&view.sample, &options.netns)?.cookie;
-    let before = match options.sample {
-        Some(seconds) => {
-            let before = readings(&look)?;
+    let mut earlier = None;
+    options.again.run(|screen| {
+        let cookie = named(&look.view()?.sample, &options.netns)?.cookie;
+        if let Some(seconds) = options.sample {
+            earlier = Some((readings(&look)?, Instant::now()));
             thread::sleep(Duration::from_secs_f64(seconds));
-            Some((before, seconds))
         }
-        None => None,
-    };
-    let picture = picture(options, cookie, readings(&look)?, before, look.agent().is_some());
-    match options.json {
-        true => print(&format!("{:#}\n", as_json(&picture))),
-        false => print(&as_text(&picture)),
-    }
+        let (now, at) = (readings(&look)?, Instant::now());
+        let before =
+            earlier.replace((now.clone(), at)).map(|(before, then)| (before, (at - then).as_secs_f64()));
+        let picture = picture(options, cookie, now, before, look.agent().is_some());
+        Ok(match options.json {
+            true => Seen::Json(as_json(&picture)),
+            false => Seen::Text(as_text(&picture, screen)),
+        })
+    })
 }
 
 fn readings(look: &Look) -> Result<FlowReadings, Failure> {
@@ -179,23 +192,25 @@ fn time(duration: Duration) -> String {
     }
 }
 
-fn as_text(picture: &Picture) -> String {
+const COLUMNS: [Column; 10] = [
+    table::text("INTERFACE").goes(2),
+    table::text("PROTOCOL").goes(5),
+    table::text("LOCAL"),
+    table::text("REMOTE"),
+    table::number("RX PACKETS").goes(4),
+    table::number("RX BYTES").goes(6),
+    table::number("TX PACKETS").goes(4),
+    table::number("TX BYTES").goes(6),
+    table::number("AGE").goes(1),
+    table::number("IDLE").goes(3),
+];
+
+/// Behind them, where it was looked before.
+const RATES: [Column; 2] = [table::number("RX B/S"), table::number("TX B/S")];
+
+fn as_text(picture: &Picture, screen: Screen) -> String {
     let sampled = picture.shown.iter().any(|row| row.rate.is_some());
-    let mut header = vec![
-        "INTERFACE",
-        "PROTOCOL",
-        "LOCAL",
-        "REMOTE",
-        "RX PACKETS",
-        "RX BYTES",
-        "TX PACKETS",
-        "TX BYTES",
-        "AGE",
-        "IDLE",
-    ];
-    if sampled {
-        header.extend(["RX B/S", "TX B/S"]);
-    }
+    let columns = if sampled { [&COLUMNS[..], &RATES].concat() } else { COLUMNS.to_vec() };
     let rows = picture.shown.iter().map(|Row { flow, rate }| {
         let Talked { receive, transmit } = flow.talked;
         let numbers = [receive.packets, receive.bytes, transmit.packets, transmit.bytes];
@@ -207,7 +222,7 @@ fn as_text(picture: &Picture) -> String {
         }
         row
     });
-    let mut text = table::table(&header, 4, rows);
+    let mut text = table::fitted(&columns, rows, screen);
     let Picture { rest, fell, no_room, room, used, kept, .. } = picture;
     text.push('\n');
     let mut tell = |what: &str, talked: &Talked| {
@@ -291,7 +306,7 @@ mod tests {
     }
 
     fn options(top: usize) -> Options {
-        Options { netns: "blue".to_owned(), top, sample: None, json: false }
+        Options { netns: "blue".to_owned(), top, sample: None, json: false, again: Again::default() }
     }
 
     fn of(flows: Vec<Conversation>) -> FlowReadings {

@@ -3,7 +3,10 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Global, print, table};
+use super::{
+    Global, print,
+    table::{self, Column, Screen},
+};
 use crate::{
     agent::{Failure, engine::Engine, lock::RunLock},
     holders::{self, Descriptor, Mount, Process, Report, Target},
@@ -68,11 +71,19 @@ fn unreadable(error: std::io::Error) -> Failure {
     Failure::Failed(anyhow::anyhow!("cannot read /proc: {error}"))
 }
 
+const COLUMNS: [Column; 5] = [
+    table::text("KIND"),
+    table::text("PID"),
+    table::text("UID").goes(1),
+    table::text("COMMAND").wraps(),
+    table::text("WHERE").wraps(),
+];
+
 fn as_text(netns: Option<&str>, target: &Target, report: &Report) -> String {
     let mut text = match (report.is_empty(), netns) {
         (true, Some(netns)) => format!("nothing holds {netns} besides its name\n"),
         (true, None) => format!("nothing holds a namespace of inode {}\n", target.inode),
-        (false, _) => table::table(&["KIND", "PID", "UID", "COMMAND", "WHERE"], 5, rows(report)),
+        (false, _) => table::fitted(&COLUMNS, rows(report), Screen::stdout()),
     };
     for note in &report.notes {
         text.push_str(&format!("note: {note}\n"));

@@ -3,6 +3,7 @@
 mod agent;
 mod apply;
 mod check;
+mod completions;
 mod config;
 mod demo;
 mod destroy;
@@ -10,14 +11,18 @@ mod doctor;
 mod exec;
 mod flows;
 mod gc;
+mod graph;
 mod holders;
 mod ls;
+mod man;
 mod plan;
 mod progress;
 mod run;
 mod show;
 mod switches;
 mod table;
+mod top;
+mod watch;
 mod why;
 
 use std::{
@@ -40,6 +45,10 @@ use crate::{
     topology::figures::Parts,
 };
 
+/// What the exit codes mean.
+const EXIT_CODES: &str = "0 done; 1 failed; 2 bad usage or file, nothing touched; 3 a privilege or kernel feature is missing. \
+     exec and run return what the command returns.";
+
 /// Builds, watches and explains network namespaces.
 ///
 /// Creates namespaces and veth pairs from one file, counts every packet of each namespace with eBPF, and serves the
@@ -48,7 +57,7 @@ use crate::{
 #[command(
     name = "netns-monitor",
     version,
-    after_help = "Exit codes: 0 done; 1 failed; 2 bad usage or file, nothing touched; 3 a privilege or kernel feature is missing. exec and run return what the command returns."
+    after_help = format!("Exit codes: {EXIT_CODES}")
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -172,8 +181,12 @@ enum Command {
     Ls(ls::Options),
     /// Show one namespace: identity, interfaces, addresses, routes, counts by protocol
     Show(show::Options),
+    /// Draw what there is and what leads where: host, bridges, namespaces, pairs, addresses, published ports
+    Graph(graph::Options),
     /// Show who a namespace talks with: the heaviest flows first (an agent with --collector.flows counts them)
     Flows(flows::Options),
+    /// Watch namespaces on a terminal: traffic, drops, TCP, and what the agent costs
+    Top(top::Options),
     /// Say why packets of a namespace are lost: what the kernel dropped, where, and what to look at next
     Why(why::Options),
     /// Run a command inside a namespace, as `ip netns exec` does
@@ -190,6 +203,23 @@ enum Command {
     Config(config::Options),
     /// Run on a small built-in topology with a little traffic, and show the counts move
     Demo(demo::Options),
+    /// Print what a shell needs to complete commands, options and names of namespaces
+    Completions(completions::Options),
+    /// Write the manual: a page for each command, and one for the file
+    Man(man::Options),
+}
+
+impl Command {
+    /// Whether it draws in place, again and again.
+    fn draws(&self) -> bool {
+        match self {
+            Self::Ls(options) => options.again.draws(),
+            Self::Show(options) => options.again.draws(),
+            Self::Flows(options) => options.again.draws(),
+            Self::Why(options) => options.again.draws(),
+            _ => false,
+        }
+    }
 }
 
 /// How the eBPF programs are attached.
@@ -228,6 +258,9 @@ pub fn main() -> ExitCode {
     let level = match &command {
         // The demonstration draws on the terminal: only what went wrong may interrupt it.
         Command::Demo(_) if global.log_level == "info" => "warn",
+        command if command.draws() && global.log_level == "info" => "error",
+        // A line of a log in the middle of a screen: what cannot be read is said there.
+        Command::Top(options) if options.draws() => "off",
         _ => &global.log_level,
     };
     if let Err(error) = init_log(level, global.log_format) {
@@ -244,12 +277,16 @@ pub fn main() -> ExitCode {
         Command::Gc(options) => gc::run(&global, &options),
         Command::Ls(options) => ls::run(&global, &options),
         Command::Show(options) => show::run(&global, &options),
+        Command::Graph(options) => graph::run(&global, &options),
         Command::Flows(options) => flows::run(&global, &options),
+        Command::Top(options) => top::run(&global, &options),
         Command::Why(options) => why::run(&global, &options),
         Command::Holders(options) => holders::run(&global, &options),
         Command::Doctor(options) => doctor::run(&global, &options),
         Command::Config(options) => config::run(&options),
         Command::Demo(options) => demo::run(&global, &options),
+        Command::Completions(options) => completions::run(&options),
+        Command::Man(options) => man::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! Steps as they are done: a line each, or on a terminal, where there are many, a bar.
 
-use std::io::IsTerminal as _;
+use std::{fmt::Display, io::IsTerminal as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -26,15 +26,20 @@ impl Progress {
 
     /// Shows a step before it is done, one of so many.
     pub(super) fn step(&mut self, of: usize, step: &Step) {
+        self.show(of, step, &step.title());
+    }
+
+    /// Shows something before it is done, one of about so many: in full, or by its title at a bar.
+    pub(super) fn show(&mut self, of: usize, what: &dyn Display, title: &str) {
         if !self.bars || of < MANY {
             // Who no longer reads is no reason to stop half way.
-            return print(&format!("{step}\n")).unwrap_or(());
+            return print(&format!("{what}\n")).unwrap_or(());
         }
         let bar = self.bar.get_or_insert_with(|| {
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed}  {wide_msg}");
             ProgressBar::new(of as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        bar.set_message(step.title());
+        bar.set_message(title.to_owned());
         bar.inc(1);
     }
 

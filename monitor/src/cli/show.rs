@@ -6,8 +6,10 @@ use serde_json::json;
 
 use super::{
     Global,
-    ls::{state, to_json},
-    mode_name, print, table,
+    ls::{Before, Rates, state, to_json, with_rate},
+    mode_name,
+    table::{self, Column, Screen},
+    watch::{Again, Seen},
 };
 use crate::{
     agent::{
@@ -26,26 +28,34 @@ pub(super) struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(super) again: Again,
 }
 
-pub(super) fn run(global: &Global, Options { netns, json }: &Options) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let look = Engine::look(&global.host())?;
+    let mut before = Before::default();
+    options.again.run(|screen| see(&look, options, &mut before, screen))
+}
+
+fn see(look: &Look, options: &Options, before: &mut Before, screen: Screen) -> Result<Seen, Failure> {
     let view = look.view()?;
-    let sample = named(&view.sample, netns)?;
+    let sample = named(&view.sample, &options.netns)?;
+    let rates = before.rates(std::slice::from_ref(sample));
     let filed = view.observed.namespaces.values().find(|observed| observed.cookie == sample.cookie);
     let other = match filed {
         Some(_) => None,
-        None => other(&look, &view, sample),
+        None => other(look, &view, sample),
     };
     let observed = filed.or(other.as_ref());
-    match json {
-        true => print(&format!("{:#}\n", as_json(sample, observed))),
+    Ok(match options.json {
+        true => Seen::Json(with_rate(as_json(sample, observed), sample, &rates)),
         false => {
             let rules = observed.filter(|observed| observed.table.is_some());
             let rules = rules.and_then(|_| look.rules(&sample.label).transpose()).transpose()?;
-            print(&as_text(sample, observed, rules.as_deref()))
+            Seen::Text(as_text(sample, observed, rules.as_deref(), &rates, screen))
         }
-    }
+    })
 }
 
 /// The namespace of a name; who asks for another one hears which there are.
@@ -109,16 +119,22 @@ fn addresses(link: &crate::topology::ObservedLink) -> serde_json::Value {
     json!(link.addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
-fn as_text(sample: &NetnsSample, observed: Option<&ObservedNetns>, rules: Option<&str>) -> String {
+fn as_text(
+    sample: &NetnsSample,
+    observed: Option<&ObservedNetns>,
+    rules: Option<&str>,
+    rates: &Rates,
+    screen: Screen,
+) -> String {
     let inode = sample.inode.map_or_else(|| "unknown".to_owned(), |inode| inode.to_string());
     let ours = if sample.owned { "made by netns-monitor" } else { "not made by netns-monitor" };
     let mut text = format!(
         "{}  {}  cookie {}  inode {inode}  {ours}\n\n",
         sample.label,
-        state(sample.state),
+        screen.paint(state(sample.state)),
         sample.cookie
     );
-    text.push_str(&interfaces(sample, observed));
+    text.push_str(&interfaces(sample, observed, screen));
     let routes: Vec<_> =
         observed.map_or_else(Vec::new, |observed| observed.routes.iter().map(ToString::to_string).collect());
     if !routes.is_empty() {
@@ -139,16 +155,38 @@ fn as_text(sample: &NetnsSample, observed: Option<&ObservedNetns>, rules: Option
             row
         });
         text.push('\n');
-        text.push_str(&table::table(
-            &["PROTOCOL", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES"],
-            1,
-            rows,
+        text.push_str(&table::fitted(&PROTOCOLS, rows, screen));
+    }
+    if let Some([rx_packets, rx_bytes, tx_packets, tx_bytes]) =
+        rates.as_ref().and_then(|rates| rates.get(&sample.cookie)).map(|rate| rate.map(table::short))
+    {
+        text.push_str(&format!(
+            "\na second: receives {rx_packets} packets, {rx_bytes} bytes; sends {tx_packets} packets, {tx_bytes} bytes\n"
         ));
     }
     text
 }
 
-fn interfaces(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String {
+const INTERFACES: [Column; 8] = [
+    table::text("INTERFACE"),
+    table::state("STATE"),
+    table::text("KIND").goes(3),
+    table::text("MAC").goes(1),
+    table::text("MTU").goes(2),
+    table::text("PEER").goes(5),
+    table::text("COUNTED").goes(4),
+    table::text("ADDRESSES").wraps(),
+];
+
+const PROTOCOLS: [Column; 5] = [
+    table::text("PROTOCOL"),
+    table::number("RX PACKETS"),
+    table::number("RX BYTES").goes(1),
+    table::number("TX PACKETS"),
+    table::number("TX BYTES").goes(1),
+];
+
+fn interfaces(sample: &NetnsSample, observed: Option<&ObservedNetns>, screen: Screen) -> String {
     let unknown = || "-".to_owned();
     let rows = sample.interfaces.iter().map(|interface| {
         let link = interface.link.as_ref();
@@ -174,7 +212,7 @@ fn interfaces(sample: &NetnsSample, observed: Option<&ObservedNetns>) -> String 
             addresses.filter(|text| !text.is_empty()).unwrap_or_else(unknown),
         ]
     });
-    table::table(&["INTERFACE", "STATE", "KIND", "MAC", "MTU", "PEER", "COUNTED", "ADDRESSES"], 8, rows)
+    table::fitted(&INTERFACES, rows, screen)
 }
 
 /// The classes that saw a packet, with receive packets and bytes, transmit packets and bytes; and their sum.
@@ -196,7 +234,7 @@ fn classes(counts: &Counts) -> Vec<(String, [u64; 4])> {
     rows
 }
 
-fn class_name(index: usize) -> String {
+pub(super) fn class_name(index: usize) -> String {
     let family = |first: usize, name: &str, icmp: &str| {
         let protocol = match index - first {
             class::TCP => "tcp",

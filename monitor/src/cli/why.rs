@@ -1,25 +1,29 @@
 //! `netns-monitor why NS`.
 
-mod plain;
 mod report;
-mod tcp;
+pub(super) mod tcp;
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use monitor_ebpf::health::TcpCounts;
 use serde_json::{Value, json};
 
-use self::{
-    plain::plain,
-    report::{Count, Link, Row},
+use self::report::{Count, Link, Row};
+use super::{
+    Global,
+    table::{self, Column, Screen},
+    watch::{Again, Seen as Shown},
 };
-use super::{Global, print, table};
 use crate::{
     agent::{
         Failure,
         engine::{Engine, Look, View},
     },
+    explain::drops::plain,
     sample::lost::HOST,
     topology::{
         figures::Figures,
@@ -34,11 +38,13 @@ pub(super) struct Options {
     /// Name of the namespace, or ~host for the host's own
     netns: String,
     /// How long to look; 0 shows only what was counted so far
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    #[arg(long, value_name = "S", default_value_t = 5, conflicts_with = "watch", value_parser = clap::value_parser!(u64).range(..=86_400))]
     seconds: u64,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(super) again: Again,
 }
 
 /// One reading.
@@ -65,26 +71,42 @@ struct Report<'a> {
     notes: Vec<String>,
 }
 
-pub(super) fn run(global: &Global, Options { netns, seconds, json }: &Options) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, Options { netns, seconds, json, again }: &Options) -> Result<(), Failure> {
     let look = Engine::look(&global.host())?;
-    let before = see(&look)?;
-    exists(&before.view, netns)?;
-    thread::sleep(Duration::from_secs(*seconds));
-    let now = see(&look)?;
-    exists(&now.view, netns)?;
-    let report = report(global, netns, *seconds, &before, &now);
-    match json {
-        true => print(&format!("{:#}\n", as_json(&report)))?,
-        false => print(&as_text(&report))?,
-    }
-    match report.rows {
-        Some(_) => Ok(()),
-        None => Err(Failure::Failed(anyhow::anyhow!("the drops of {netns} are not counted, see the note"))),
+    let mut earlier: Option<(Seen, Instant)> = None;
+    let mut counted = true;
+    let look_once = |screen| {
+        if !again.is_on() {
+            earlier = Some((see(&look, netns)?, Instant::now()));
+            thread::sleep(Duration::from_secs(*seconds));
+        }
+        let (now, at) = (see(&look, netns)?, Instant::now());
+        // At the first of many looks nothing could rise yet.
+        let passed = match (&earlier, again.is_on()) {
+            (_, false) => *seconds,
+            (Some((_, then)), true) => (at - *then).as_secs_f64().round().max(1.0) as u64,
+            (None, true) => 0,
+        };
+        let report = report(global, netns, passed, earlier.as_ref().map_or(&now, |(before, _)| before), &now);
+        counted = report.rows.is_some();
+        let shown = match json {
+            true => Shown::Json(as_json(&report)),
+            false => Shown::Text(as_text(&report, screen)),
+        };
+        earlier = Some((now, at));
+        Ok(shown)
+    };
+    again.run(look_once)?;
+    match counted {
+        true => Ok(()),
+        false => Err(Failure::Failed(anyhow::anyhow!("the drops of {netns} are not counted, see the note"))),
     }
 }
 
-fn see(look: &Look) -> Result<Seen, Failure> {
-    Ok(Seen { view: look.view()?, drops: look.drops()?, tcp: look.tcp()? })
+fn see(look: &Look, netns: &str) -> Result<Seen, Failure> {
+    let seen = Seen { view: look.view()?, drops: look.drops()?, tcp: look.tcp()? };
+    exists(&seen.view, netns)?;
+    Ok(seen)
 }
 
 fn exists(view: &View, netns: &str) -> Result<(), Failure> {
@@ -206,7 +228,7 @@ fn cookie(seen: &Seen, netns: &str, host: Option<Cookie>) -> Option<Cookie> {
     named.map(|found| found.cookie).or(host.filter(|_| netns == HOST))
 }
 
-fn as_text(report: &Report<'_>) -> String {
+fn as_text(report: &Report<'_>, screen: Screen) -> String {
     let Report { netns, seconds, rows, links, routes, firewall, tcp, conntrack, figures, notes } = report;
     let mut text = String::new();
     if let Some(rows) = rows {
@@ -216,13 +238,13 @@ fn as_text(report: &Report<'_>) -> String {
             0 => format!("{netns}: {all} packets dropped since counting began\n"),
             _ => format!("{netns}: {rose} packets dropped in {seconds} s, {all} since counting began\n"),
         });
-        text.push_str(&drops_text(rows, *seconds));
+        text.push_str(&drops_text(rows, *seconds, screen));
     }
     let link = |Link { name, running, drops, errors }: &Link| {
         let state = match running {
-            Some(true) => "up",
-            Some(false) => "DOWN",
-            None => "unknown",
+            Some(true) => screen.paint("up"),
+            Some(false) => screen.paint("DOWN"),
+            None => "unknown".to_owned(),
         };
         let counts = [("dropped", drops), ("errors", errors)];
         let counts = counts.into_iter().filter(|(_, count)| count.now > 0);
@@ -267,7 +289,10 @@ fn section(text: &mut String, title: &str, lines: Vec<String>) {
     text.push_str(&format!("\n{title}\n  {}\n", lines.join("\n  ")));
 }
 
-fn drops_text(rows: &[Row], seconds: u64) -> String {
+const COLUMNS: [Column; 4] =
+    [table::text("DROPPED"), table::text("SINCE BEGIN"), table::text("REASON"), table::text("WHERE").wraps()];
+
+fn drops_text(rows: &[Row], seconds: u64, screen: Screen) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -278,9 +303,8 @@ fn drops_text(rows: &[Row], seconds: u64) -> String {
         // Nothing could rise.
         lines.push(if seconds == 0 { columns.split_off(1) } else { columns });
     }
-    let header = ["DROPPED", "SINCE BEGIN", "REASON", "WHERE"];
-    let header = if seconds == 0 { &header[1..] } else { &header[..] };
-    let mut text = format!("\n{}", table::table(header, header.len(), lines));
+    let columns = if seconds == 0 { &COLUMNS[1..] } else { &COLUMNS[..] };
+    let mut text = format!("\n{}", table::fitted(columns, lines, screen));
     for row in rows {
         match plain(&row.reason) {
             Some(plain) => {

@@ -30,6 +30,7 @@ use super::{
     pages,
     requests::Requests,
     seats::{Seats, Taking},
+    snapshot::{Hold, Read},
     stream::Stream,
 };
 
@@ -46,6 +47,10 @@ pub struct App {
     pub metrics: Metrics,
     /// The collectors that are switched on.
     pub collectors: Collectors,
+    /// What the page and its API show.
+    pub snapshot: Read,
+    /// Who holds a namespace.
+    pub hold: Hold,
     /// `/-/ready`.
     pub ready: Ready,
     /// Where answers are counted.
@@ -70,6 +75,10 @@ pub struct Limits {
     pub connections: usize,
     /// Scrapes being rendered at one time.
     pub scrapes: usize,
+    /// Clients of `/api/v1/events` at one time.
+    pub watchers: usize,
+    /// From one reading for the page and its API to the next, at least.
+    pub reading: Duration,
 }
 
 impl Default for Limits {
@@ -81,6 +90,8 @@ impl Default for Limits {
             shutdown: Duration::from_secs(10),
             connections: 64,
             scrapes: 40,
+            watchers: 16,
+            reading: Duration::from_secs(1),
         }
     }
 }
@@ -96,12 +107,12 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     ensure!(!listeners.is_empty(), "no address to listen on");
+    let (stop, stopping) = watch::channel(());
     let server = Arc::new(Server {
         limits: app.limits,
         seats: Seats::new(app.limits.connections),
-        router: pages::router(app),
+        router: pages::router(app, stopping.clone()),
     });
-    let (stop, stopping) = watch::channel(());
     let mut accepting = JoinSet::new();
     for listener in listeners {
         accepting.spawn(accept(listener, server.clone(), stopping.clone()));

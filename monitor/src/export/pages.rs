@@ -1,4 +1,4 @@
-//! What is answered: four pages for GET and HEAD, each small or made in one piece.
+//! What is answered, for GET and HEAD only: the metrics, the probes, the page and its API.
 
 use std::{io::Write as _, sync::Arc};
 
@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use axum::{
     Router,
     body::Body,
-    extract::{Query, Request, State},
+    extract::{Path, Query, Request, State},
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{
-            ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY,
-            X_CONTENT_TYPE_OPTIONS,
+            ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+            VARY, X_CONTENT_TYPE_OPTIONS,
         },
     },
     middleware::{self, Next},
@@ -19,10 +19,17 @@ use axum::{
     routing::get,
 };
 use flate2::{Compression, write::GzEncoder};
-use futures_util::future::BoxFuture;
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::spawn_blocking,
+    time::timeout,
+};
 
-use super::http::App;
+use super::{
+    api::{self, Api},
+    http::App,
+    page,
+};
 
 /// The paths served, as the label `handler` knows them.
 const PATHS: [&str; 4] = ["/", "/metrics", "/-/healthy", "/-/ready"];
@@ -39,25 +46,52 @@ struct Pages {
     scrapes: Arc<Semaphore>,
 }
 
-pub(super) fn router(app: App) -> Router {
+pub(super) fn router(app: App, stopping: watch::Receiver<()>) -> Router {
+    let api = Arc::new(Api::new(&app, stopping));
     let pages = Arc::new(Pages { scrapes: Arc::new(Semaphore::new(app.limits.scrapes)), app });
+    let [status, namespaces, topology, symptoms, events, schema] = api::PATHS;
+    let api = Router::new()
+        .route(status, get(api::status))
+        .route(namespaces, get(api::list))
+        .route(api::ONE, get(api::one))
+        .route(api::HELD_BY, get(api::held_by))
+        .route(topology, get(api::topology))
+        .route(symptoms, get(api::known_symptoms))
+        .route(events, get(api::events))
+        .route(schema, get(api::schema))
+        .route("/api/{*rest}", get(api::unknown))
+        .with_state(api);
     Router::new()
         .route("/", get(landing))
         .route("/metrics", get(metrics))
         .route("/-/healthy", get(|| async { text(StatusCode::OK, "The agent lives.\n") }))
         .route("/-/ready", get(ready))
+        .route("/page/{file}", get(part))
+        .with_state(pages.clone())
+        .merge(api)
         .fallback(|| async { text(StatusCode::NOT_FOUND, "No such page; / lists what there is.\n") })
         .method_not_allowed_fallback(|| async {
             text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here.\n")
         })
-        .layer(middleware::from_fn_with_state(pages.clone(), around))
-        .with_state(pages)
+        .layer(middleware::from_fn_with_state(pages, around))
+}
+
+/// The path as the label `handler` knows it: no client can add a value.
+fn handler(path: &str) -> &'static str {
+    if let Some(served) = PATHS.into_iter().chain(api::PATHS).find(|served| *served == path) {
+        return served;
+    }
+    match path.strip_prefix("/api/v1/namespaces/") {
+        Some(rest) if rest.ends_with("/holders") => api::HELD_BY,
+        Some(_) => api::ONE,
+        None if page::part(path.strip_prefix("/page/").unwrap_or_default()).is_some() => "/page",
+        None => "other",
+    }
 }
 
 /// Around every page: the limit on time, the headers all answers have, the count.
 async fn around(State(pages): State<Arc<Pages>>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let handler = PATHS.into_iter().find(|served| *served == path).unwrap_or("other");
+    let handler = handler(request.uri().path());
     let mut response = match timeout(pages.app.limits.answer, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
@@ -71,7 +105,8 @@ async fn around(State(pages): State<Arc<Pages>>, request: Request, next: Next) -
     headers.insert(
         CONTENT_SECURITY_POLICY,
         HeaderValue::from_static(
-            "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         ),
     );
     pages.app.requests.count(handler, response.status().as_u16());
@@ -97,39 +132,46 @@ async fn metrics(
     let gzip = takes_gzip(&headers);
     // In a task of its own, so that the permit is held until the work is done, also when the client has gone.
     let work = tokio::spawn(async move {
-        let rendered = rendered(rendering, gzip).await;
+        let rendered = rendering.await;
+        let response = match rendered {
+            Ok(body) => Ok(encoded(body, HeaderValue::from_static(EXPOSITION), gzip).await),
+            Err(error) => Err(anyhow::Error::msg(error)),
+        };
         drop(permit);
-        rendered
+        response
     });
-    let (body, compressed) = match work.await.map_err(anyhow::Error::new).flatten() {
-        Ok(rendered) => rendered,
+    work.await.map_err(anyhow::Error::new).flatten().unwrap_or_else(|error| {
+        tracing::error!("render the metrics: {error:#}");
+        let answer = "The metrics could not be rendered; the agent's log says why.\n";
+        text(StatusCode::INTERNAL_SERVER_ERROR, answer)
+    })
+}
+
+/// An answer, compressed where that is asked for and worth it: off the runtime's threads, as it may be megabytes.
+pub(super) async fn encoded(body: Vec<u8>, kind: HeaderValue, gzip: bool) -> Response {
+    let gzip = gzip && body.len() >= WORTH_GZIP;
+    let body = match gzip {
+        false => Ok(body),
+        true => spawn_blocking(move || compress(&body))
+            .await
+            .map_err(anyhow::Error::new)
+            .and_then(|done| done.context("gzip")),
+    };
+    let body = match body {
+        Ok(body) => body,
         Err(error) => {
-            tracing::error!("render the metrics: {error:#}");
-            let answer = "The metrics could not be rendered; the agent's log says why.\n";
-            return text(StatusCode::INTERNAL_SERVER_ERROR, answer);
+            tracing::error!("{error:#}");
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be compressed.\n");
         }
     };
     let mut response = Body::from(body).into_response();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(EXPOSITION));
+    headers.insert(CONTENT_TYPE, kind);
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-    if compressed {
+    if gzip {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response
-}
-
-/// The metrics, and whether they are compressed: off the runtime's threads, as they may be megabytes.
-async fn rendered(
-    rendering: BoxFuture<'static, Result<Vec<u8>, String>>,
-    gzip: bool,
-) -> anyhow::Result<(Vec<u8>, bool)> {
-    let body = rendering.await.map_err(anyhow::Error::msg)?;
-    if gzip && body.len() >= WORTH_GZIP {
-        let compressed = spawn_blocking(move || compress(&body)).await?.context("gzip")?;
-        return Ok((compressed, true));
-    }
-    Ok((body, false))
 }
 
 async fn ready(State(pages): State<Arc<Pages>>) -> Response {
@@ -139,22 +181,26 @@ async fn ready(State(pages): State<Arc<Pages>>) -> Response {
     }
 }
 
-async fn landing() -> Response {
-    const PAGE: &str = concat!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
-        "<meta name=\"viewport\" content=\"width=device-width\">\n",
-        "<meta name=\"color-scheme\" content=\"light dark\">\n<title>netns-monitor</title>\n</head>\n<body>\n",
-        "<h1>netns-monitor</h1>\n<p>Counts every packet of the network namespaces it keeps on this host. Version ",
-        env!("CARGO_PKG_VERSION"),
-        ".</p>\n<ul>\n",
-        "<li><a href=\"/metrics\">/metrics</a>: the counts, for Prometheus</li>\n",
-        "<li><a href=\"/-/healthy\">/-/healthy</a>: whether the agent lives</li>\n",
-        "<li><a href=\"/-/ready\">/-/ready</a>: whether it counts, and if not, why</li>\n",
-        "</ul>\n</body>\n</html>\n",
-    );
-    let mut response = PAGE.into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    response
+/// The page for who takes HTML; a list of what there is for who does not say so, `curl` for example.
+async fn landing(headers: HeaderMap) -> Response {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let html = values.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with("text/html"));
+    match html {
+        true => whole(&page::PAGE, takes_gzip(&headers)).await,
+        false => encoded(page::LIST.into(), HeaderValue::from_static(PLAIN), false).await,
+    }
+}
+
+/// A part that the page loads.
+async fn part(Path(file): Path<String>, headers: HeaderMap) -> Response {
+    match page::part(&file) {
+        Some(part) => whole(part, takes_gzip(&headers)).await,
+        None => text(StatusCode::NOT_FOUND, "No such page; / lists what there is.\n"),
+    }
+}
+
+async fn whole(part: &page::Part, gzip: bool) -> Response {
+    encoded(part.text.into(), HeaderValue::from_static(part.kind), gzip).await
 }
 
 fn text(status: StatusCode, body: impl Into<Body>) -> Response {
@@ -164,7 +210,7 @@ fn text(status: StatusCode, body: impl Into<Body>) -> Response {
 }
 
 /// Whether `Accept-Encoding` names gzip with a weight above 0 (RFC 9110, 12.5.3).
-fn takes_gzip(headers: &HeaderMap) -> bool {
+pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let weight = |coding: &str| {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));

@@ -38,6 +38,7 @@ use prometheus::{Registry, TextEncoder, core, proto::MetricFamily};
 
 pub use self::{
     choice::Collectors,
+    protocol::CLASS_NAMES,
     retired::GONE,
     series::{Kind, Metric, Series},
 };

@@ -27,7 +27,7 @@ const BYTES: Metric = Metric::counter(
 );
 
 /// Family and protocol of each class. ARP carries no protocol of the fourth layer, so its protocol is `other`.
-const NAMES: [(&str, &str); CLASSES] = {
+pub const CLASS_NAMES: [(&str, &str); CLASSES] = {
     let mut names = [("", ""); CLASSES];
     names[class::IPV4 + class::TCP] = ("ipv4", "tcp");
     names[class::IPV4 + class::UDP] = ("ipv4", "udp");
@@ -47,7 +47,7 @@ const NAMES: [(&str, &str); CLASSES] = {
 fn collect(sample: &Sample, series: &mut Series) -> anyhow::Result<()> {
     for (netns, counts) in sample.totals() {
         for (direction, counts) in counts.each() {
-            for ((family, protocol), class) in NAMES.into_iter().zip(&counts.classes) {
+            for ((family, protocol), class) in CLASS_NAMES.into_iter().zip(&counts.classes) {
                 let labels = [netns, direction, family, protocol];
                 series.count(&PACKETS, &labels, class.packets);
                 series.count(&BYTES, &labels, class.bytes);

@@ -10,6 +10,7 @@ mod attach;
 pub mod bpffs;
 mod carry;
 mod clsact;
+mod cost;
 mod error;
 mod load;
 pub mod object;
@@ -48,6 +49,7 @@ pub(crate) use self::{
     writer::within,
 };
 pub use self::{
+    cost::{Costs, Measuring, ProgramCost, costs},
     error::ProbeError,
     load::Logger,
     target::{Side, Target},
@@ -198,12 +200,12 @@ impl Probes {
         self.logger.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What is counted, and whether the kernel agrees. Takes a few system calls for each interface.
-    pub fn attached(&self) -> Vec<Attached> {
+    /// Which of these are counted, and whether the kernel agrees. Takes a few system calls for each interface.
+    pub fn attached(&self, of: impl Fn(&Target) -> bool) -> Vec<Attached> {
         let writer = self.writer();
         let slots: Vec<_> = self.table().slots.iter().map(|(id, slot)| (*id, slot.record)).collect();
-        let attached = slots.into_iter().map(|(id, record)| {
-            let target = record.target();
+        let slots = slots.into_iter().map(|(id, record)| (id, record, record.target()));
+        let attached = slots.filter(|(.., target)| of(target)).map(|(id, record, target)| {
             let complete = match writer.counting(id, &target, &record) {
                 Ok(hooks) => hooks == [true, true],
                 Err(error) => {

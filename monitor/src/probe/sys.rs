@@ -1,16 +1,22 @@
 //! The few kernel calls that aya 0.14 lacks: what a link is attached to, which links an interface has, detaching a
-//! link, deleting an entry of an array of maps, and waiting until every CPU has left a program.
+//! link, opening a pin of any kind, deleting an entry of an array of maps, and waiting until every CPU has left a program.
 #![allow(unsafe_code, reason = "bpf(2) and membarrier(2) take pointers")]
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
 use super::Hook;
 
 // enum bpf_cmd and enum bpf_attach_type of <linux/bpf.h>.
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
+const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
@@ -81,6 +87,14 @@ struct ElemAttr {
 
 #[repr(C)]
 #[derive(Default)]
+struct PinAttr {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct DetachAttr {
     link_fd: u32,
 }
@@ -93,6 +107,19 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // SAFETY: `attr` is the `info` member of `union bpf_attr`; the kernel writes at most `len` bytes to `info`.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     Ok(LinkInfo { id: info.id, program: info.prog_id, ifindex: info.ifindex })
+}
+
+/// Opens what is pinned at a path: a map, a program or a link.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = PinAttr { path: path.as_ptr() as u64, ..PinAttr::default() };
+    // SAFETY: `attr` is the `BPF_OBJ_GET` member of `union bpf_attr`; the path ends with a zero and lives until then.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const attr, size_of::<PinAttr>()) };
+    match i32::try_from(fd) {
+        // SAFETY: the kernel gave this descriptor, to nobody else.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The links of one hook of an interface of the calling thread's namespace, in the order they run.

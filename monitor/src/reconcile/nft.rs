@@ -152,11 +152,19 @@ pub(super) fn delete(family: Family, name: &str) -> anyhow::Result<()> {
 /// # Errors
 /// What `nft` said.
 pub(super) fn listing(arguments: &[&str]) -> anyhow::Result<String> {
-    let output =
-        Command::new("nft").args(arguments).stdin(Stdio::null()).output().context("cannot run nft")?;
+    said_by("nft", arguments)
+}
+
+/// What a program prints.
+///
+/// # Errors
+/// It is not there, or what it complained of.
+pub(super) fn said_by(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot run {program}"))?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => bail!("nft {}: {}", arguments.join(" "), said(&output.stderr)),
+        false => bail!("{program} {}: {}", arguments.join(" "), said(&output.stderr)),
     }
 }
 

@@ -183,6 +183,13 @@ impl Kernel {
             Ok(Closer { settings: settings.iter().filter_map(read).collect(), ruleset: nft::ruleset() })
         })
     }
+
+    /// What `iptables` says of those rules of the host in nf_tables that `nft` cannot show; empty where there is no such
+    /// program. The older kind of it is not asked: asking alone would load modules.
+    pub fn saved_by_iptables(&self) -> String {
+        let programs = ["iptables-nft-save", "ip6tables-nft-save"];
+        programs.iter().filter_map(|program| nft::said_by(program, &["-t", "nat"]).ok()).collect()
+    }
 }
 
 fn named(place: &Place) -> String {

@@ -114,6 +114,25 @@ pub const QUEUES: [(&str, &[&str]); 6] = [
 ];
 
 impl Figures {
+    /// The counters of queues and tables that overflow, in words; those the kernel has.
+    pub fn named(&self) -> BTreeMap<String, u64> {
+        let queues =
+            self.overflows.iter().map(|(queue, count)| (format!("{queue} queue full"), Some(*count)));
+        let conntrack = |of: fn(Conntrack) -> Option<u64>| self.conntrack.and_then(of);
+        let others = [
+            ("listen drops", self.listen_drops),
+            ("discarded, received", self.discards[0]),
+            ("discarded, sent", self.discards[1]),
+            ("no route, received", self.no_route[0]),
+            ("no route, sent", self.no_route[1]),
+            ("conntrack full", conntrack(|conntrack| conntrack.drops)),
+            ("conntrack evictions", conntrack(|conntrack| conntrack.early_drops)),
+            ("conntrack insert failures", conntrack(|conntrack| conntrack.insert_failures)),
+        ];
+        let others = others.into_iter().map(|(name, count)| (name.to_owned(), count));
+        queues.chain(others).filter_map(|(name, count)| Some((name, count?))).collect()
+    }
+
     /// What the texts of [`FILES`] say, with the number of tracked connections and its limit where they are known. A
     /// text that could not be read is empty.
     pub fn parse(texts: &[String; FILES.len()], conntrack: Option<(u64, u64)>) -> Self {

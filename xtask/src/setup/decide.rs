@@ -229,14 +229,25 @@ impl Action {
             )],
             Self::Record { .. } => Vec::new(),
             Self::AddComponents { names } => vec![format!("rustup component add {}", names.join(" "))],
-            Self::Unpack(Bundle { name, packages, .. }) => vec![
-                format!(
-                    "mkdir -p {tools}/{name} && cd {tools}/{name} && apt-get download {}",
-                    packages.join(" ")
-                ),
-                "for deb in *.deb; do dpkg -x $deb . && rm $deb; done".to_owned(),
-                format!("printf '%s\\n' {} > packages", packages.join(" ")),
-            ],
+            Self::Unpack(bundle) => {
+                let Bundle { name, packages, .. } = bundle;
+                let mut lines = vec![
+                    format!(
+                        "mkdir -p {tools}/{name} && cd {tools}/{name} && apt-get download {}",
+                        packages.join(" ")
+                    ),
+                    "for deb in *.deb; do dpkg -x $deb . && rm $deb; done".to_owned(),
+                ];
+                lines.extend(bundle.wheel().map(|wheel| {
+                    format!(
+                        "echo '{wheel}' > /tmp/wheel && python3 usr/share/python-wheels/pip-*.whl/pip install --no-deps \
+                         --require-hashes --target python --requirement /tmp/wheel"
+                    )
+                }));
+                let all: Vec<_> = bundle.lines().map(|line| format!("'{line}'")).collect();
+                lines.push(format!("printf '%s\\n' {} > packages", all.join(" ")));
+                lines
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use bundle::{BUNDLES, Bundle};
+use bundle::{BUNDLES, Bundle, pip};
 pub(crate) use decide::Scope;
 use decide::{
     Action, COMMANDS, COMPONENTS, LINKER_COMMANDS, LINKER_HEADERS, LINKER_VERSION, TEST_COMMANDS, choose,
@@ -126,7 +126,7 @@ fn items(found: &Found, scope: Scope) -> Vec<String> {
             let detail = found.components.contains(name).then(|| format!("cargo {name}"));
             items.push(item(component, detail, "checked by `cargo xtask test`"));
         }
-        for Bundle { name, what, .. } in &BUNDLES {
+        for Bundle { name, what, .. } in BUNDLES {
             let detail = found.bundles.contains(name).then(|| format!("{what} in target/tools/{name}"));
             items.push(item(name, detail, what));
         }
@@ -240,6 +240,11 @@ fn unpack(place: &Place, bundle: &Bundle, packages: &mut Packages) -> Result<()>
     let archives = fs::read_dir(&part)?.flatten().map(|entry| entry.path());
     for archive in archives.filter(|path| path.extension().is_some_and(|extension| extension == "deb")) {
         quietly(Command::new("dpkg").arg("-x").arg(&archive).arg(&unpacked))?;
+    }
+    if let Some(wheel) = bundle.wheel() {
+        let requirements = part.join("requirements");
+        fs::write(&requirements, wheel).with_context(|| requirements.display().to_string())?;
+        quietly(&mut pip(&unpacked, &requirements)?)?;
     }
     bundle.complete(&unpacked).with_context(|| unpacked.display().to_string())?;
     fs::rename(&unpacked, &whole).with_context(|| whole.display().to_string())?;

@@ -8,6 +8,7 @@ use super::{Finding, source::Source};
 /// is missing from a line gets what it needs from its caller, as a plain value.
 const ARROWS: &[(&str, &[&str])] = &[
     ("topology", &[]),
+    ("explain", &[]),
     ("sample", &["topology::names", "topology::figures"]),
     ("netns", &["topology::names", "topology::adopt"]),
     ("holders", &["netns", "topology::names"]),
@@ -20,7 +21,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("trace", &["probe", "topology::names"]),
     ("talk", &["probe", "topology::names"]),
     ("metrics", &["sample", "topology::names"]),
-    ("export", &["metrics", "sample"]),
+    ("export", &["metrics", "sample", "explain"]),
+    ("graph", &["topology"]),
     (
         "agent",
         &[
@@ -36,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sample",
             "metrics",
             "export",
+            "holders",
             "cli",
         ],
     ),
@@ -57,6 +60,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "export",
             "holders",
             "check",
+            "graph",
+            "explain",
         ],
     ),
 ];

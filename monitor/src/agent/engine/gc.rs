@@ -80,11 +80,11 @@ impl Look {
         Ok(garbage)
     }
 
-    /// Clears it up; `progress` hears of each before. Returns how many there were.
+    /// Clears it up; `progress` hears of each before, one of about so many. Returns how many there were.
     ///
     /// # Errors
     /// As [`Look::garbage`]; the first thing that could not be removed, the others are removed all the same.
-    pub fn clear(&self, progress: &mut dyn FnMut(&Garbage)) -> Result<usize, Failure> {
+    pub fn clear(&self, progress: &mut dyn FnMut(usize, &Garbage)) -> Result<usize, Failure> {
         let before = self.garbage()?;
         if before.is_empty() {
             return Ok(0);
@@ -96,10 +96,15 @@ impl Look {
 }
 
 impl Engine {
-    fn clear(&self, before: Vec<Garbage>, progress: &mut dyn FnMut(&Garbage)) -> Result<usize, Failure> {
+    fn clear(
+        &self,
+        before: Vec<Garbage>,
+        progress: &mut dyn FnMut(usize, &Garbage),
+    ) -> Result<usize, Failure> {
         let (mut count, mut outcome) = (0, Ok(()));
+        let of = before.len();
         for ended in before.iter().filter(|garbage| matches!(garbage, Garbage::Ended(_))) {
-            progress(ended);
+            progress(of, ended);
             count += 1;
             let Garbage::Ended(run) = ended else { continue };
             // Its counts are retired below, with everything else.
@@ -113,14 +118,14 @@ impl Engine {
         // Looked up again under the lock.
         for left in self.kernel.leftovers()? {
             let garbage = Garbage::Left(left);
-            progress(&garbage);
+            progress(of, &garbage);
             count += 1;
             let Garbage::Left(left) = garbage else { continue };
             outcome = outcome.and(self.kernel.clear(&left).map_err(Failure::from));
         }
         // These were retired when the pins were opened.
         for counts in before.iter().filter(|garbage| matches!(garbage, Garbage::Counts(_))) {
-            progress(counts);
+            progress(of, counts);
             count += 1;
         }
         let rest = self.observe(&Topology::default())?;
@@ -129,7 +134,7 @@ impl Engine {
         let readable = self.pinned() || pins(&self.host).is_none();
         if readable && plan::teardown_all(&rest).is_empty() && is_zero(&self.read()) {
             if self.pinned() {
-                progress(&Garbage::Empty);
+                progress(of, &Garbage::Empty);
                 count += 1;
             }
             self.forget()?;

@@ -97,10 +97,12 @@ impl Look {
             let is_it = |target: &&probe::Target| target.cookie == cookie;
             targets.iter().find(is_it).map(|target| target.netns.clone())
         };
-        let mut watched = watcher.look(&Heard::default(), true, &before)?;
+        let mut watched = watcher.look(&Heard::default(), true, &before)?.unwrap_or_default();
         let answers = watcher.questions().ask();
-        if watcher.note(answers) {
-            watched = watcher.look(&Heard::default(), false, &before)?;
+        if watcher.note(answers)
+            && let Some(named) = watcher.look(&Heard::default(), false, &before)?
+        {
+            watched = named;
         }
         watched.mark_owned(|name, cookie| self.kernel.owns(name, cookie));
         // Without the file that an agent has: what it names is chosen like the rest.

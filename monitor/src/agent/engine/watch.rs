@@ -2,10 +2,11 @@
 //! renamed or let go.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -38,6 +39,8 @@ pub(super) struct Watching {
     drift: Mutex<Drift>,
     /// What the file names.
     filed: ArcSwap<Filed>,
+    /// What the last look led to.
+    looked: Mutex<Look>,
     /// Attachments that failed: said once, tried again at each full look.
     refused: Mutex<BTreeMap<String, (u8, String)>>,
 }
@@ -46,11 +49,14 @@ pub(super) struct Watching {
 pub(super) type Ways = Arc<RwLock<BTreeMap<Cookie, Way>>>;
 
 /// What a look led to.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Look {
     /// Interfaces that should be counted and are not.
     pub unattached: usize,
     /// There is more to attach to.
     pub more: bool,
+    /// How long it took to attach: the kernel's time, mostly.
+    attaching: Duration,
 }
 
 impl Watching {
@@ -61,6 +67,7 @@ impl Watching {
             ways,
             drift: Mutex::default(),
             filed: ArcSwap::default(),
+            looked: Mutex::default(),
             refused: Mutex::default(),
         }
     }
@@ -94,9 +101,11 @@ impl Engine {
     /// The same under the lock of a pass.
     pub(super) fn look_and_count(&self, heard: &Heard) -> anyhow::Result<Look> {
         let mut watcher = self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(watcher) = watcher.as_mut() else { return Ok(Look { unattached: 0, more: false }) };
+        let Some(watcher) = watcher.as_mut() else { return Ok(Look::default()) };
+        let mut last = self.watching.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = Instant::now();
         let full = watcher.is_due(heard);
-        let counted = self.probes.as_ref().map(Probes::targets).unwrap_or_default();
+        let counted = LazyCell::new(|| self.probes.as_ref().map(Probes::targets).unwrap_or_default());
         let before =
             |cookie| counted.iter().find(|target| target.cookie == cookie).map(|target| target.netns.clone());
         let compare = || {
@@ -104,7 +113,7 @@ impl Engine {
             probes.map(|probes| probes.read().interfaces).unwrap_or_default()
         };
         let earlier = compare();
-        let mut watched = watcher.look(heard, full, &before)?;
+        let Some(mut watched) = watcher.look(heard, full, &before)? else { return Ok(*last) };
         let mut drift = self.watching.drift.lock().unwrap_or_else(PoisonError::into_inner);
         drift.note(&mut watched, &earlier, &compare());
         drop(drift);
@@ -124,10 +133,17 @@ impl Engine {
         }
         let watched = Arc::new(watched);
         self.watching.watched.store(Arc::clone(&watched));
-        match &self.probes {
-            Some(probes) => Ok(self.count(probes, &watched, &counted, heard, full)),
-            None => Ok(Look { unattached: 0, more: false }),
+        *last = match &self.probes {
+            Some(probes) => self.count(probes, &watched, &counted, heard, full),
+            None => Look::default(),
+        };
+        if last.more {
+            watcher.again();
         }
+        if full {
+            watcher.done(began.elapsed().saturating_sub(last.attaching));
+        }
+        Ok(*last)
     }
 
     /// Until the next look is due though nothing was heard.
@@ -168,7 +184,7 @@ impl Engine {
                 || matches!(target.side, Side::HostEnd { ifindex } if heard.links.contains(&ifindex))
         };
         let mut left = AT_ONCE;
-        let mut look = Look { unattached: 0, more: false };
+        let mut look = Look::default();
         let mut refused = BTreeMap::new();
         let before = self.watching.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for target in &wanted {
@@ -193,7 +209,10 @@ impl Engine {
                 continue;
             }
             left -= 1;
-            match self.attach_to(probes, target) {
+            let began = Instant::now();
+            let attached = self.attach_to(probes, target);
+            look.attaching += began.elapsed();
+            match attached {
                 Ok(()) => debug!("counting {target}"),
                 Err(ProbeError::Gone { .. }) => debug!("{target} is gone again"),
                 Err(error) => {
@@ -271,7 +290,15 @@ impl Engine {
     pub fn note_filed(&self, topology: &Topology) {
         let mut topology = topology.clone();
         self.runs().alive().iter().for_each(|run| run.add_to(&mut topology));
-        self.watching.filed.store(Arc::new(Filed::new(&topology)));
+        let filed = Filed::new(&topology);
+        if **self.watching.filed.load() == filed {
+            return;
+        }
+        self.watching.filed.store(Arc::new(filed));
+        let mut watcher = self.watching.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watcher) = watcher.as_mut() {
+            watcher.again();
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What a file names: it is watched whatever was chosen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filed {
     namespaces: BTreeSet<NsName>,
     interfaces: BTreeSet<(NsName, IfName)>,

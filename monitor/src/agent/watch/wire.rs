@@ -86,14 +86,9 @@ impl<'a> Ends<'a> {
     fn host_end(&self, place: &Place<'a>, link: &Link) -> Option<&'a Link> {
         let end = self.host.get(&link.peer_ifindex?)?;
         let points_back = end.kind == "veth" && end.peer_ifindex == Some(link.ifindex);
-        // Where the number of the namespace is not known, that it points back has to do.
-        let is_there = place.nsid.is_none() || end.peer_nsid == place.nsid;
-        (link.kind == "veth"
-            && link.peer_nsid.is_some()
-            && points_back
-            && is_there
-            && end.peer_nsid.is_some())
-        .then_some(*end)
+        // A namespace that the host's knows by no number has no pair with it: to show the other end the kernel gives one.
+        let is_there = end.peer_nsid.is_some() && end.peer_nsid == place.nsid;
+        (link.kind == "veth" && link.peer_nsid.is_some() && points_back && is_there).then_some(*end)
     }
 
     fn candidates(&self, place: &Place<'a>, link: &Link) -> Vec<(Cookie, &'a Link)> {

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     sample::InterfaceSample,
-    topology::{
-        ObservedLink,
-        figures::{Conntrack, Figures},
-    },
+    topology::{ObservedLink, figures::Figures},
     trace::{NetnsDrops, Symbols},
 };
 
@@ -132,24 +129,7 @@ pub(super) fn counts<K: Ord + ToString>(
 
 /// The kernel's own figures, in words; those it has.
 pub(super) fn figures(before: &Figures, now: &Figures) -> Vec<(String, Count)> {
-    let each = |figures: &Figures| -> BTreeMap<String, u64> {
-        let queues =
-            figures.overflows.iter().map(|(queue, count)| (format!("{queue} queue full"), Some(*count)));
-        let conntrack = |of: fn(Conntrack) -> Option<u64>| figures.conntrack.and_then(of);
-        let others = [
-            ("listen drops", figures.listen_drops),
-            ("discarded, received", figures.discards[0]),
-            ("discarded, sent", figures.discards[1]),
-            ("no route, received", figures.no_route[0]),
-            ("no route, sent", figures.no_route[1]),
-            ("conntrack full", conntrack(|conntrack| conntrack.drops)),
-            ("conntrack evictions", conntrack(|conntrack| conntrack.early_drops)),
-            ("conntrack insert failures", conntrack(|conntrack| conntrack.insert_failures)),
-        ];
-        let others = others.into_iter().map(|(name, count)| (name.to_owned(), count));
-        queues.chain(others).filter_map(|(name, count)| Some((name, count?))).collect()
-    };
-    counts(&each(before), &each(now))
+    counts(&before.named(), &now.named())
 }
 
 #[cfg(test)]

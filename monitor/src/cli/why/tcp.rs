@@ -1,127 +1,28 @@
 //! What TCP met with in a namespace, in plain sentences. Pure.
 
-use monitor_ebpf::health::{TcpCounts, direction, failure, kind, role};
+use monitor_ebpf::health::{TcpCounts, direction, role};
 use serde_json::{Value, json};
 
 use super::report::Count;
-use crate::sample::lost::{TCP_FAILURES, TCP_RETRANSMITS};
-
-/// One thing that went wrong: how it reads of one and of many, and what it means.
-struct Sentence {
-    count: Count,
-    one: &'static str,
-    many: &'static str,
-    means: &'static str,
-}
+use crate::{
+    explain::tcp::{SENTENCES, Sentence},
+    sample::lost::{TCP_FAILURES, TCP_RETRANSMITS},
+};
 
 /// What went wrong, each in a line; empty where nothing did.
-pub(super) fn lines(before: &TcpCounts, now: &TcpCounts) -> Vec<String> {
-    let sentences = sentences(before, now).into_iter().filter(|sentence| sentence.count.now > 0);
-    let line = |Sentence { count: Count { now, rose }, one, many, means }: Sentence| {
+pub(in crate::cli) fn lines(before: &TcpCounts, now: &TcpCounts) -> Vec<String> {
+    let counted = SENTENCES.map(|sentence| (sentence, Count::new((sentence.of)(before), (sentence.of)(now))));
+    let line = |(sentence, Count { now, rose }): (Sentence, Count)| {
+        let Sentence { one, many, means, .. } = sentence;
         let what = if now == 1 { one } else { many };
         let rose = if rose > 0 { format!(" (+{rose})") } else { String::new() };
         format!("{now} {what}{rose}: {means}")
     };
-    sentences.map(line).collect()
-}
-
-fn sentences(before: &TcpCounts, now: &TcpCounts) -> Vec<Sentence> {
-    let failed = |at: usize, one, many, means| {
-        let count = Count::new(before.failures[at], now.failures[at]);
-        Sentence { count, one, many, means }
-    };
-    let again = |at: usize, one, many, means| {
-        let count = Count::new(before.retransmits[at], now.retransmits[at]);
-        Sentence { count, one, many, means }
-    };
-    let reset = |at: usize, one, many, means| {
-        let count = Count::new(before.resets[at], now.resets[at]);
-        Sentence { count, one, many, means }
-    };
-    vec![
-        failed(
-            failure::REFUSED,
-            "connect was refused",
-            "connects were refused",
-            "nobody listens on that port there, or a firewall answers in its place; ss -lnt where it went to",
-        ),
-        failed(
-            failure::TIMEOUT,
-            "connect timed out",
-            "connects timed out",
-            "no answer came: a firewall drops, the way back is missing, or the host is down; netns-monitor check",
-        ),
-        failed(
-            failure::UNREACHABLE,
-            "connect was unreachable",
-            "connects were unreachable",
-            "nobody answers for the address, or a router or firewall said so; ip neigh, ip route get ADDRESS",
-        ),
-        failed(
-            failure::ABANDONED,
-            "connect was given up",
-            "connects were given up",
-            "the program closed the socket before an answer came; its own time-out may be short",
-        ),
-        failed(
-            failure::UNSENT,
-            "connect was not sent",
-            "connects were not sent",
-            "no local port was free, mostly; ss -s, sysctl net.ipv4.ip_local_port_range",
-        ),
-        failed(
-            failure::OTHER,
-            "connect failed otherwise",
-            "connects failed otherwise",
-            "the program knows the error; strace -e connect",
-        ),
-        again(
-            kind::SYN,
-            "SYN was sent again",
-            "SYNs were sent again",
-            "the other end did not answer in time, each time a second or more is lost",
-        ),
-        again(
-            kind::SYNACK,
-            "SYN-ACK was sent again",
-            "SYN-ACKs were sent again",
-            "who connected did not answer in time: the way back loses packets, or does not exist",
-        ),
-        again(
-            kind::FAST,
-            "segment was sent again",
-            "segments were sent again",
-            "lost or far out of order on the way, and found out at once",
-        ),
-        again(
-            kind::TIMEOUT,
-            "segment was sent again after a time-out",
-            "segments were sent again after a time-out",
-            "no acknowledgement came at all: the connection stood still meanwhile",
-        ),
-        again(
-            kind::PROBE,
-            "segment was sent again to probe",
-            "segments were sent again to probe",
-            "the last ones before a pause were not acknowledged in time",
-        ),
-        reset(
-            direction::RECEIVE,
-            "reset came and ended a connection or connect",
-            "resets came and ended a connection or connect",
-            "the other end, or something between, does not know it any more or does not want it",
-        ),
-        reset(
-            direction::TRANSMIT,
-            "reset was sent",
-            "resets were sent",
-            "somebody came to a closed port, or a program closed a connection before it had read everything",
-        ),
-    ]
+    counted.into_iter().filter(|(_, count)| count.now > 0).map(line).collect()
 }
 
 /// Everything, as JSON.
-pub(super) fn as_json(before: &TcpCounts, now: &TcpCounts) -> Value {
+pub(in crate::cli) fn as_json(before: &TcpCounts, now: &TcpCounts) -> Value {
     let pair = |before: u64, now: u64| {
         let Count { now, rose } = Count::new(before, now);
         json!({ "rose": rose, "total": now })
@@ -148,6 +49,8 @@ pub(super) fn as_json(before: &TcpCounts, now: &TcpCounts) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use monitor_ebpf::health::failure;
+
     use super::*;
 
     #[test]

@@ -28,6 +28,8 @@ const TIMES: usize = 200;
 const ATTACHED: f64 = 100.0;
 /// Seconds until a thousand are found.
 const FOUND: f64 = 3.0;
+/// Seconds until a thousand interfaces are adopted.
+const ADOPTED: f64 = 2.0;
 /// Share of a core while nothing happens, in per cent.
 const IDLE: f64 = 1.0;
 /// How long the agent is watched doing nothing.
@@ -111,7 +113,7 @@ fn many(namespaces: usize) -> Result<Vec<Target>> {
     }
     let processes = Rc::new(PidNamespace::new(&host));
     let start = Instant::now();
-    let agent = Agent::start_among(&processes, &SOURCES);
+    let mut agent = Agent::start_among(&processes, &SOURCES);
     let metric = |name: &str| agent.metrics().value(name, &[]).unwrap_or_default();
     wait("all are found", || Ok(metric("netns_network_namespaces") == namespaces as f64))?;
     let found = start.elapsed().as_secs_f64();
@@ -127,9 +129,19 @@ fn many(namespaces: usize) -> Result<Vec<Target>> {
     let idle = (cpu(agent.pid())? - before) / WATCHED.as_secs_f64() * 100.0;
     let memory = memory(agent.pid())?;
     println!("while nothing happens for {} s: {idle:.2} % of a core, {memory:.0} MiB", WATCHED.as_secs());
+    agent.kill9();
+    let start = Instant::now();
+    agent.restart();
+    let adopted = start.elapsed().as_secs_f64();
+    println!("killed and started again: ready, with all adopted, after {adopted:.2} s");
     let each = 1000.0 / namespaces as f64;
     Ok(vec![
         Target { what: "s until a thousand are found".to_owned(), is: found * each, limit: FOUND },
+        Target {
+            what: "s until a thousand interfaces are adopted after a crash".to_owned(),
+            is: adopted * each,
+            limit: ADOPTED,
+        },
         Target {
             what: "% of a core with a thousand, without scrapes".to_owned(),
             is: idle * each,
@@ -139,7 +151,7 @@ fn many(namespaces: usize) -> Result<Vec<Target>> {
 }
 
 /// Seconds of CPU that a process used so far: user and system time, fields 14 and 15 (proc_pid_stat(5)).
-fn cpu(pid: u32) -> Result<f64> {
+pub(crate) fn cpu(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = stat.rsplit_once(')').context("a command in parentheses")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
@@ -149,13 +161,13 @@ fn cpu(pid: u32) -> Result<f64> {
 }
 
 /// Resident MiB.
-fn memory(pid: u32) -> Result<f64> {
+pub(crate) fn memory(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
-fn wait(what: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
+pub(crate) fn wait(what: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !is()? {
         if start.elapsed() > PATIENCE {

@@ -2,19 +2,19 @@
 
 /// One reason explained.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plain {
+pub struct Plain {
     /// The kernel's name.
-    pub(super) reason: &'static str,
+    pub reason: &'static str,
     /// What happened.
-    pub(super) says: &'static str,
+    pub says: &'static str,
     /// What to look at or try.
-    pub(super) look: &'static str,
+    pub look: &'static str,
     /// Whether it happens where nothing is wrong.
-    pub(super) usual: bool,
+    pub usual: bool,
 }
 
 /// The explanation of a reason, where there is one.
-pub(super) fn plain(reason: &str) -> Option<&'static Plain> {
+pub fn plain(reason: &str) -> Option<&'static Plain> {
     PLAIN.iter().find(|plain| plain.reason == reason)
 }
 
@@ -27,7 +27,7 @@ const fn usual(reason: &'static str, says: &'static str, look: &'static str) -> 
 }
 
 /// In the order of the kernel's list, the most frequent ones of it and all that a person can do something about.
-pub(super) const PLAIN: &[Plain] = &[
+pub const PLAIN: &[Plain] = &[
     usual(
         "NOT_SPECIFIED",
         "The kernel does not say why: this part of it gives no reasons yet.",
