@@ -156,7 +156,7 @@ fn screen(sample: &Sample, before: Option<(Duration, &Sample)>, running: &Runnin
         ["NETNS", "INTERFACE", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "RX RATE", "TX RATE"];
     let mut text = table::table(&header, 2, rows);
     for address in &running.addresses {
-        text.push_str(&format!("\nmetrics: http://{address}/metrics\n"));
+        text.push_str(&format!("\nlive page: http://{address}/   metrics: http://{address}/metrics\n"));
     }
     text.push_str("look:    ip netns exec blue ping 198.51.100.3   |   ip -s link show blue-eth0\n");
     text.push_str("stop:    Ctrl-C removes everything that was made\n");
