@@ -178,6 +178,19 @@ impl Agent {
         Self::launch_first(args, None)
     }
 
+    /// Starts the agent without a file, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it is not ready soon.
+    #[must_use]
+    pub fn watching(args: &[&str]) -> Self {
+        let own = ["agent", "--web.listen-address", "127.0.0.1:0"];
+        let args = own.iter().chain(args).map(|&arg| arg.to_owned()).collect();
+        let mut agent = Self::launch_first(args, None);
+        agent.wait_ready();
+        agent
+    }
+
     /// Starts the agent among the processes of a PID namespace, without a file, and waits until it is ready.
     ///
     /// # Panics

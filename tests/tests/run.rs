@@ -203,6 +203,40 @@ fn beside_an_agent_the_first_packet_is_counted_and_everything_goes() {
 }
 
 #[test]
+fn an_agent_without_a_file_leaves_what_stands_and_takes_care_of_commands_alone() {
+    let _host = TestHost::quiet();
+    let file = FILE.replace("subnet =", "isolate = true\nnat = true\nsubnet =");
+    let file = write_config(&file);
+    run_well(&["apply", file]);
+    let state = || {
+        let rules = Command::new("nft").args(["list", "ruleset"]).output().expect("nft");
+        (namespaces(), links(), ip("-o -4 address show"), String::from_utf8_lossy(&rules.stdout).into_owned())
+    };
+    let built = state();
+    // On a bridge whose ports are kept apart, beside no agent.
+    run_well(&["run", "--network", "nm0", "--", "true"]);
+    assert_eq!(state(), built);
+
+    let mut agent = Agent::watching(&[]);
+    // What the agent hears of makes it pass.
+    ip("link add passing type veth peer name by");
+    ip("link delete passing");
+    let script = "echo > /run/started; exec sleep 60";
+    let mut long = start(&["run", "--network", "nm0", "--name", "long", "--", "sh", "-c", script]);
+    until(SOON, "it runs", || Path::new("/run/started").exists().then_some(()));
+    let attached = [("netns", "long"), ("mode", "tcx")];
+    until(SOON, "it is counted", || agent.metrics().value("netns_interface_attached", &attached));
+    long.kill().expect("killed");
+    long.wait().expect("its status");
+    until(ONE_PASS, "what the command had is gone", || (state() == built).then_some(()));
+    agent.terminate();
+    run_well(&["agent", "--once"]);
+    assert_eq!(state(), built);
+    run_well(&["destroy", file]);
+    nothing_is_left();
+}
+
+#[test]
 fn killed_anywhere_the_command_does_not_run_unwired_and_gc_leaves_nothing() {
     let _host = TestHost::quiet();
     let ran = Path::new("/run/ran");

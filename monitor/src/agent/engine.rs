@@ -68,6 +68,8 @@ pub struct Host {
     pub sources: Vec<Source>,
     /// Sockets of container engines, which are asked for names.
     pub engines: Vec<PathBuf>,
+    /// Whether a file says what shall be. Without one only commands of `run` are wired, and what else stands is left alone.
+    pub builds: bool,
     /// What is looked at beside the counting; absent for who leaves that as it is.
     pub talk: Option<Wanted>,
     /// What of it is watched; what a file names always is.
@@ -253,10 +255,15 @@ impl Engine {
         self.count_by_tracing();
         // Commands that live keep what they have; those that ended are not wanted any more.
         let runs = Runs::new(&self.host.run_dir);
+        let mut observed = self.observe(topology).map_err(at("observe"))?;
         for run in runs.dead() {
+            if !self.host.builds {
+                let steps = plan::teardown(&run.topology(), &observed);
+                self.take_down(&steps, &run.topology(), progress)?;
+                observed = self.observe(topology).map_err(at("observe"))?;
+            }
             runs.remove(&run.name).map_err(at("observe"))?;
         }
-        let mut observed = self.observe(topology).map_err(at("observe"))?;
         let mut topology = topology.clone();
         let alive: Vec<_> =
             runs.alive().into_iter().filter(|run| observed.namespaces.contains_key(&run.name)).collect();
@@ -264,8 +271,13 @@ impl Engine {
         let topology = &topology;
         // Before anything new is made: an interface index may be used again.
         self.retire(&observed).map_err(at("retire"))?;
-        let options = PlanOptions { attach: self.probes.is_some() };
-        let steps = plan::plan(topology, &observed, options).map_err(at("plan"))?;
+        let steps = match self.host.builds {
+            true => {
+                let options = PlanOptions { attach: self.probes.is_some() };
+                plan::plan(topology, &observed, options).map_err(at("plan"))?
+            }
+            false => self.wire_runs(&alive, topology, &observed)?,
+        };
         if !steps.is_empty() {
             let mut performer = Performer::new(self, topology).map_err(at("execute"))?;
             execute::execute(&steps, &mut performer, &mut |_, step| progress(steps.len(), step))
@@ -289,6 +301,19 @@ impl Engine {
         Ok(Pass { steps: steps.len(), observed, unattached })
     }
 
+    /// What commands of `run` lack, and nothing else: their bridges stay as they are.
+    fn wire_runs(
+        &self,
+        alive: &[Run],
+        topology: &Topology,
+        observed: &Observed,
+    ) -> Result<Vec<Step>, PassError> {
+        let counted = self.probes.is_some();
+        let lacking = alive.iter().filter(|run| !run.is_wired(topology, observed, counted));
+        let each = lacking.map(|run| self.plan_part(&run.topology_on(observed), observed.clone()));
+        Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
     /// Says what keeps packets from their way, once for as long as it stays so.
     fn tell(&self, obstacles: Vec<String>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -309,17 +334,21 @@ impl Engine {
 
     /// Makes one part, and changes nothing else.
     fn add(&self, part: &Topology) -> Result<(), PassError> {
-        let mut observed = self.observe(part).map_err(at("observe"))?;
+        let observed = self.observe(part).map_err(at("observe"))?;
         self.retire(&observed).map_err(at("retire"))?;
+        let steps = self.plan_part(part, observed)?;
+        self.take_down(&steps, part, &mut |_, step| debug!("{}", step.title()))
+    }
+
+    /// The steps that make one part, and change nothing else.
+    fn plan_part(&self, part: &Topology, mut observed: Observed) -> Result<Vec<Step>, PassError> {
         let wanted = |link: &LinkId| part.ends().any(|end| end.link == *link);
         let is_bridge = |name: &IfName| part.bridges.iter().any(|bridge| bridge.name == *name);
         observed.host.retain(|name, _| is_bridge(name) || wanted(&LinkId::host(name.clone())));
         observed.namespaces.retain(|name, _| part.namespaces.iter().any(|netns| netns.name == *name));
         observed.outside = Outside::default();
         observed.host_routes.clear();
-        let steps =
-            plan::plan(part, &observed, PlanOptions { attach: self.probes.is_some() }).map_err(at("plan"))?;
-        self.take_down(&steps, part, &mut |_, step| debug!("{}", step.title()))
+        plan::plan(part, &observed, PlanOptions { attach: self.probes.is_some() }).map_err(at("plan"))
     }
 
     /// Wires the namespace of a command, and changes nothing else.

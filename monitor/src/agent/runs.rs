@@ -223,7 +223,8 @@ impl Run {
                 mtu: None,
                 mac: None,
                 nat: false,
-                isolate: network.isolated,
+                // That is in the host's table, which has the bridge already; ports are isolated one by one.
+                isolate: false,
             });
         }
         topology

@@ -53,6 +53,7 @@ pub(super) fn run(global: &Global, options: Options) -> Result<(), Failure> {
         flows_max,
     } = options;
     let mut host = global.host();
+    host.builds = config.is_some();
     host.talk = Some(Wanted { flows: flows.then_some(flows_max), dns: collectors.has(&["dns"]) });
     host.max_namespaces = max_namespaces;
     host.drift = collectors.has(&["drift"]);

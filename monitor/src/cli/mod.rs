@@ -140,6 +140,7 @@ impl Global {
             },
             sources: self.sources.clone(),
             engines: self.engines.clone(),
+            builds: true,
             talk: None,
             choice: self.choice.clone(),
             max_namespaces: 0,
