@@ -175,8 +175,12 @@ fn places(message: &str, path: &str) -> bool {
 fn a_file_that_is_not_there_and_a_word_that_is_no_command_end_with_2() {
     let _host = TestHost::quiet();
     let before = wiring();
-    for args in [&["apply", "/run/no-such-file.toml"][..], &["no-such-command"], &["agent", "--no-such-flag"]]
-    {
+    for args in [
+        &["apply", "/run/no-such-file.toml"][..],
+        &["no-such-command"],
+        &["agent", "--no-such-flag"],
+        &["ls", "--log.level", "wranlevel"],
+    ] {
         let outcome = run(args);
         assert_eq!(outcome.code, Some(2), "{args:?}: {outcome:#?}");
         assert_ne!(outcome.stderr, "");

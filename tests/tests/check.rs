@@ -214,7 +214,12 @@ b = { name = "eth0", namespace = "red", address = ["198.51.100.2/24", "2001:db8:
     let outcome = run(&["check", "blue"]);
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.stdout.contains("mend: ip -n red link set eth0 up"), "{}", outcome.stdout);
-    for args in [&["check", "no-such"][..], &["check", "../blue"], &["check", "--outside", "nowhere"]] {
+    for args in [
+        &["check", "no-such"][..],
+        &["check", "../blue"],
+        &["check", "--outside", "nowhere"],
+        &["check", "--outside", "0.0.0.0"],
+    ] {
         let outcome = run(args);
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{outcome:#?}");
     }

@@ -148,6 +148,13 @@ fn namespaces_without_a_name_are_found_by_what_keeps_them_alive() {
         labels
     };
     let pair = |label: &str, state: &str| (label.to_owned(), state.to_owned());
+    // Who sees a name holds nothing: of the one that nobody holds, its name and its process are told.
+    let all = list();
+    let aliases = all.iter().find(|netns| netns["netns"] == "detached").map(|netns| &netns["aliases"]);
+    let sources = aliases.and_then(|aliases| aliases.as_array()).expect("aliases").iter();
+    let mut sources: Vec<_> = sources.map(|alias| alias["source"].as_str().expect("text")).collect();
+    sources.sort_unstable();
+    assert_eq!(sources, ["named", "process"]);
     assert_eq!(
         labels(&list()),
         [pair("detached", "named"), pair("held", "named"), pair("sleep", "anonymous")]

@@ -1,6 +1,12 @@
 //! `netns-monitor check [NS…]`.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Args;
 use serde_json::json;
@@ -35,7 +41,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// An address outside that should answer; may be given more than once
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = of_a_host)]
     outside: Vec<IpAddr>,
     /// Echoes to each address
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -46,6 +52,16 @@ pub(super) struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// An address that can be somebody's, outside.
+fn of_a_host(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|error| format!("{error}"))?;
+    let everybody = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    match address.is_unspecified() || address.is_loopback() || address.is_multicast() || everybody {
+        true => Err("that is no address of a host outside".to_owned()),
+        false => Ok(address),
+    }
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> Result<ExitCode, Failure> {

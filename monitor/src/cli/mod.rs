@@ -32,7 +32,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     agent::{Failure, engine::Host},
@@ -306,6 +306,13 @@ fn report(failure: Failure) -> ExitCode {
 }
 
 fn init_log(level: &str, format: LogFormat) -> Result<(), String> {
+    // A word alone would be taken for a part of the program, and nothing would be logged.
+    let is_level = |word: &str| word.contains(['=', '[']) || word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = level.split(',').find(|word| !is_level(word)) {
+        return Err(format!(
+            "{word:?} is no level; there are error, warn, info, debug, trace, and PART=LEVEL"
+        ));
+    }
     // What the libraries tell of loading programs fills pages; who wants it names them: debug,aya_obj=debug.
     let filter = EnvFilter::try_new(format!("aya=info,aya_obj=info,netlink_proto=info,{level}"))
         .map_err(|error| error.to_string())?;

@@ -23,6 +23,8 @@ const FIRST_INODE: u64 = 0xf000_0000;
 pub(super) fn held(proc: &Path, host: u64) -> io::Result<Vec<Sighting>> {
     let own = std::process::id();
     let mut look = Look { host, ..Look::default() };
+    // What is mounted where we are is a name, told as that.
+    look.mount_namespaces.extend(fs::read_link(proc.join("thread-self/ns/mnt")).ok().map(|own| (own, ())));
     for pid in numbers(proc)?.into_iter().filter(|&pid| pid != own) {
         let path = proc.join(pid.to_string());
         // One that ended meanwhile, or may not be looked into, holds nothing that can be shown.
