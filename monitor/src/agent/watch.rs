@@ -290,6 +290,23 @@ impl Watcher {
         Ok(Some(watched))
     }
 
+    /// As [`Watcher::look`] at everything, with the names that engines tell. That may take seconds.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn look_and_ask(
+        &mut self,
+        heard: &Heard,
+        before: &dyn Fn(Cookie) -> Option<String>,
+    ) -> anyhow::Result<Option<Watched>> {
+        let watched = self.look(heard, true, before)?;
+        let answers = self.questions().ask();
+        match self.note(answers) {
+            true => Ok(self.look(&Heard::default(), false, before)?.or(watched)),
+            false => Ok(watched),
+        }
+    }
+
     /// Containers whose names are to be asked for.
     pub(super) fn questions(&mut self) -> Questions {
         let all = self.known.values().flat_map(|known| &known.sightings);

@@ -157,14 +157,12 @@ impl Surveyor {
         let before = |cookie| labels.get(&cookie).cloned();
         // Names come and go by mounts, ends of pairs by links of the host. Only what is new is entered.
         let heard = Heard { mounts: true, host: true, ..Heard::default() };
-        let Some(mut watched) = self.watcher.look(&heard, full, &before)? else { return Ok(None) };
+        let looked = match full {
+            true => self.watcher.look_and_ask(&heard, &before)?,
+            false => self.watcher.look(&heard, false, &before)?,
+        };
+        let Some(mut watched) = looked else { return Ok(None) };
         if full {
-            let answers = self.watcher.questions().ask();
-            if self.watcher.note(answers)
-                && let Some(named) = self.watcher.look(&Heard::default(), false, &before)?
-            {
-                watched = named;
-            }
             self.full.done(began.elapsed());
         }
         self.news.done(began.elapsed());

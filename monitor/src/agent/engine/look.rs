@@ -97,13 +97,7 @@ impl Look {
             let is_it = |target: &&probe::Target| target.cookie == cookie;
             targets.iter().find(is_it).map(|target| target.netns.clone())
         };
-        let mut watched = watcher.look(&Heard::default(), true, &before)?.unwrap_or_default();
-        let answers = watcher.questions().ask();
-        if watcher.note(answers)
-            && let Some(named) = watcher.look(&Heard::default(), false, &before)?
-        {
-            watched = named;
-        }
+        let mut watched = watcher.look_and_ask(&Heard::default(), &before)?.unwrap_or_default();
         watched.mark_owned(|name, cookie| self.kernel.owns(name, cookie));
         // Without the file that an agent has: what it names is chosen like the rest.
         watched.choose(&self.host.choice, &Filed::default());
