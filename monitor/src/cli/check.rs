@@ -1,12 +1,6 @@
 //! `netns-monitor check [NS…]`.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde_json::json;
@@ -56,12 +50,9 @@ pub(super) struct Options {
 
 /// An address that can be somebody's, outside.
 fn of_a_host(text: &str) -> Result<IpAddr, String> {
-    let address: IpAddr = text.parse().map_err(|error| format!("{error}"))?;
-    let everybody = address == IpAddr::V4(Ipv4Addr::BROADCAST);
-    match address.is_unspecified() || address.is_loopback() || address.is_multicast() || everybody {
-        true => Err("that is no address of a host outside".to_owned()),
-        false => Ok(address),
-    }
+    let address = text.parse().map_err(|error| format!("{error}"))?;
+    config::of_one_host(address).map_err(|why| format!("that {why}"))?;
+    Ok(address)
 }
 
 pub(super) fn run(global: &Global, options: &Options) -> Result<ExitCode, Failure> {

@@ -15,6 +15,7 @@ use std::{
 use ipnet::IpNet;
 use toml::Spanned;
 
+pub(crate) use self::address::of_one_host;
 use super::file;
 use crate::topology::{
     Bridge, End, Namespace, Route, Topology, Veth,

@@ -6,6 +6,7 @@ mod read;
 
 use std::{fmt, fs, ops::Range, path::Path};
 
+pub(crate) use self::check::of_one_host;
 use crate::topology::Topology;
 
 /// A commented example, which is valid.

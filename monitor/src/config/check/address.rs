@@ -197,15 +197,22 @@ fn interface_address(text: &str) -> Result<IpNet, String> {
 /// What no interface of ours can have.
 fn usable(address: IpAddr) -> Result<(), &'static str> {
     let link_local = match address {
-        IpAddr::V4(address) if address.is_broadcast() => return Err("is the broadcast address"),
         IpAddr::V4(_) => false,
         IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => {
             return Err("is IPv4-mapped: write the IPv4 address");
         }
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
+    match link_local {
+        true => Err("is link-local: the kernel gives those itself"),
+        false => of_one_host(address),
+    }
+}
+
+/// What can be no host's address.
+pub(crate) fn of_one_host(address: IpAddr) -> Result<(), &'static str> {
     match address {
-        _ if link_local => Err("is link-local: the kernel gives those itself"),
+        IpAddr::V4(address) if address.is_broadcast() => Err("is the broadcast address"),
         address if address.is_unspecified() => Err("is the unspecified address"),
         address if address.is_multicast() => Err("is a multicast address"),
         address if address.is_loopback() => Err("is a loopback address"),
